@@ -1,0 +1,1 @@
+"""The recommender: facts go in, a plan with reasons comes out. Pure functions."""

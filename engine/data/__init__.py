@@ -1,0 +1,1 @@
+"""Reading, converting, rendering and measuring the rows a model is tuned on."""

@@ -1,0 +1,1 @@
+"""Where models come from, and what is known of them without loading weights."""

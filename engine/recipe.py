@@ -1,0 +1,164 @@
+"""The description of one run: typed, complete, and the same in YAML as in memory.
+
+`ftui train recipe.yaml` repeats the run it came from. Nothing in a recipe is left to a default of a library:
+what the plan advised and what the person changed are both resolved to plain values here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct, field
+
+from engine import __version__
+from engine.errors import Exit, FtuiError
+
+Method = Literal["lora", "qlora", "full"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Positive = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0.0, le=0.5)]
+
+
+class Model(Struct, kw_only=True, forbid_unknown_fields=True):
+    """`source` is "starter", a hub id, a local folder or a GGUF file."""
+
+    source: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+class Data(Struct, kw_only=True, forbid_unknown_fields=True):
+    """`source` is a file or "preset:NAME".
+
+    values      what stands in for placeholders: {"name": "Congyu"} fills {{name}}
+    prompt      a template over a row's columns ("Summarise:\\n{dialogue}"), for shapes that are not found by themselves
+    completion  the same for the answer ("{summary}")
+    system      a system prompt put before every conversation that has none
+    on_bad_row  what to do with a row that cannot be used
+    """
+
+    source: str
+    values: dict[str, str] = field(default_factory=dict)
+    prompt: str | None = None
+    completion: str | None = None
+    system: str | None = None
+    on_bad_row: Literal["abort", "skip"] = "abort"
+
+
+class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The fields that the plan decides. Lengths in tokens, batches in rows, rates per optimizer step."""
+
+    method: Method
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)]
+    epochs: Annotated[float, Meta(gt=0.0)]
+    micro_batch: Positive
+    accumulation: Positive
+    max_length: Annotated[int, Meta(ge=8)]
+    rank: Positive
+    alpha: Positive
+    dropout: Annotated[float, Meta(ge=0.0, lt=1.0)]
+    targets: Literal["all-linear", "attention"]
+    precision: Precision
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
+    schedule: Literal["cosine", "linear", "constant"]
+    warmup: Fraction  # of all optimizer steps
+    weight_decay: Annotated[float, Meta(ge=0.0)]
+    max_grad_norm: Annotated[float, Meta(gt=0.0)]
+    gradient_checkpointing: bool
+    eval_fraction: Fraction  # of the rows, held out
+    stop_on_plateau: bool
+    save_every: Positive  # optimizer steps
+    sample_every: Positive  # optimizer steps
+    seed: Annotated[int, Meta(ge=0)]
+
+
+class Check(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A question and what its answer must contain (any one of `expect`, letter case ignored)."""
+
+    ask: str
+    expect: list[str]
+
+
+class Checks(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Asked before and after training. `identity` must be learned, `general` must not be lost."""
+
+    identity: list[Check] = field(default_factory=list)
+    general: list[Check] = field(default_factory=list)
+
+
+class Recipe(Struct, kw_only=True, forbid_unknown_fields=True):
+    """One run, whole.
+
+    adapter  a folder with an adapter to start from ("new run from an adapter"), or null
+    probe    the prompt that is answered at intervals while the model trains
+    """
+
+    name: str
+    stage: Literal["sft"] = "sft"
+    preset: str | None = None
+    model: Model
+    data: Data
+    settings: Settings
+    adapter: str | None = None
+    probe: str = ""
+    checks: Checks = field(default_factory=Checks)
+    ftui: str = __version__
+
+    @property
+    def effective_batch(self) -> int:
+        """Rows an optimizer step sees."""
+        return self.settings.micro_batch * self.settings.accumulation
+
+
+SETTING_FIELDS: tuple[str, ...] = tuple(f.name for f in msgspec.structs.fields(Settings))
+
+
+def slug(name: str) -> str:
+    """`name` as it can stand in a folder name: letters, digits, dot, dash, underscore; never empty, never hidden."""
+    cleaned = re.sub(r"[^\w.-]+", "-", name.strip(), flags=re.UNICODE).strip("-.")
+    return cleaned[:60] or "run"
+
+
+def setting(name: str, value: Any) -> Any:
+    """`value` (a string from a command line or a typed value) as the type that setting `name` has.
+
+    Raises FtuiError(RECIPE_INVALID) with the reason when it does not fit.
+    """
+    types = {f.name: f.type for f in msgspec.structs.fields(Settings)}
+    if name not in types:
+        raise FtuiError(
+            Exit.RECIPE_INVALID, f"there is no setting named {name}", next_step="settings: " + ", ".join(SETTING_FIELDS)
+        )
+    try:
+        return msgspec.convert(value, types[name], strict=False)
+    except msgspec.ValidationError as error:
+        raise FtuiError(Exit.RECIPE_INVALID, f"{name} cannot be {value!r}: {error}") from None
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML, in the order of the fields above."""
+    return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def from_yaml(text: str, where: str = "recipe") -> Recipe:
+    """Read a recipe. Raises FtuiError(RECIPE_INVALID) naming the field or the line."""
+    try:
+        return msgspec.convert(yaml.safe_load(text), Recipe)
+    except msgspec.ValidationError as error:
+        raise FtuiError(Exit.RECIPE_INVALID, str(error), where, "mend the field, or make it anew with `ftui plan`") from None
+    except yaml.YAMLError as error:
+        raise FtuiError(Exit.RECIPE_INVALID, " ".join(str(error).split()), where, "mend the YAML") from None
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe file."""
+    try:
+        return from_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise FtuiError(Exit.RECIPE_INVALID, f"cannot read the recipe: {error.strerror}", str(path)) from None
+    except UnicodeDecodeError:
+        raise FtuiError(Exit.RECIPE_INVALID, "the recipe is not UTF-8 text", str(path)) from None

@@ -1,0 +1,1 @@
+"""Run directories, their journal, and the processes that serve them."""

@@ -1,0 +1,146 @@
+"""What a run's journal can say. One event is one line of events.jsonl; the format is public.
+
+Times are seconds since 1970 (UTC), rates are per optimizer step, tokens are trained tokens (those with a loss)
+unless a name says otherwise. Fields are only ever added.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+StateName = Literal[
+    "preparing", "loading", "tokenizing", "training", "evaluating", "saving", "ready", "stopped", "failed", "lost"
+]
+ENDED: frozenset[str] = frozenset({"ready", "stopped", "failed", "lost"})
+
+
+class Event(Struct, kw_only=True, tag_field="event", omit_defaults=True):
+    seq: int = 0
+    time: float = 0.0
+
+
+class State(Event, tag="state"):
+    """The run entered `state`. "lost" is never written: a reader concludes it (see engine.runs.status)."""
+
+    state: StateName
+    detail: str = ""
+
+
+class Progress(Event, tag="progress"):
+    """How far a state that lasts has come: `done` of `total` `what` ("rows", "MB", "questions")."""
+
+    what: str
+    done: int
+    total: int
+
+
+class Start(Event, tag="start"):
+    """An attempt begins to train at `from_step`. Steps after it in earlier attempts no longer count."""
+
+    attempt: int
+    from_step: int
+    total_steps: int
+    epochs: float
+    rows: int
+    eval_rows: int = 0
+    parameters: int = 0
+    trained_parameters: int = 0
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, object] = field(default_factory=dict)
+
+
+class Step(Event, tag="step"):
+    """One optimizer step is done."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int  # trained tokens since the run began
+    tokens_per_second: float  # all tokens of the batch without padding, over the last step
+    memory: int  # bytes in use on the device that trains
+    seconds_left: float
+
+
+class Evaluated(Event, tag="evaluated"):
+    """Loss on the held-out rows after `step`."""
+
+    step: int
+    loss: float
+
+
+class Sample(Event, tag="sample"):
+    """What the model answers to the probe prompt after `step`."""
+
+    step: int
+    prompt: str
+    answer: str
+
+
+class Checkpoint(Event, tag="checkpoint"):
+    """A checkpoint was committed; `path` is relative to the run directory."""
+
+    step: int
+    path: str
+
+
+class Retired(Event, tag="retired"):
+    """An older checkpoint was deleted."""
+
+    step: int
+
+
+class Result(Event, tag="result"):
+    """The trained result was written; `path` is relative to the run directory."""
+
+    kind: Literal["adapter", "model"]
+    path: str
+    step: int
+
+
+class Answer(Struct, kw_only=True):
+    ask: str
+    expect: list[str]
+    before: str
+    after: str
+    before_right: bool
+    after_right: bool
+
+
+class Evaluation(Event, tag="evaluation"):
+    """The checks, before and after. Also kept as evaluation.json."""
+
+    identity: list[Answer] = field(default_factory=list)
+    general: list[Answer] = field(default_factory=list)
+
+
+class Exported(Event, tag="exported"):
+    """An export was written, loaded back and compared: `difference` is the largest gap between logits."""
+
+    kind: Literal["adapter", "merged"]
+    path: str
+    difference: float
+
+
+class Note(Event, tag="note"):
+    """Something the person should know, in one sentence ("stopped early: the loss is flat")."""
+
+    text: str
+
+
+class Failure(Event, tag="failure"):
+    """Why the run failed; at most three lines for the person."""
+
+    cause: str
+    where: str = ""
+    next_step: str = ""
+    code: int = 52
+
+
+AnyEvent = (
+    State | Progress | Start | Step | Evaluated | Sample | Checkpoint | Retired | Result | Evaluation | Exported | Note | Failure
+)

@@ -1,0 +1,1 @@
+"""The heavy side: started as a process of its own, imported by nobody."""

@@ -1,0 +1,1 @@
+"""Packaged data: one YAML a preset, and the rows it brings."""

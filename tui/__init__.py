@@ -1,0 +1,1 @@
+"""What a person sees. Imports neither torch nor anything that does."""

@@ -1,0 +1,1 @@
+"""Widgets that can each be used alone."""
