@@ -1,0 +1,252 @@
+"""The app: six modes on six keys, the theme, the palette, and the way out.
+
+Nothing heavy is imported here, and first paint waits for nothing: what a screen shows is read by its own workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import signal
+import termios
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.worker import get_current_worker
+
+from engine import paths
+from engine.runs.events import ENDED
+from engine.text import safe
+from tui.frame import MODE_KEYS, Frame
+from tui.theme import DARK, LIGHT
+
+if TYPE_CHECKING:
+    from engine.runs.directory import RunDir
+
+
+def _runs() -> Screen:
+    from tui.screens.runs import RunsScreen
+
+    return RunsScreen()
+
+
+def _new() -> Screen:
+    from tui.screens.model import ModelScreen
+
+    return ModelScreen()
+
+
+def _doctor() -> Screen:
+    from tui.screens.doctor import DoctorScreen
+
+    return DoctorScreen()
+
+
+def _train(run: RunDir) -> Screen:
+    from tui.screens.train import TrainScreen
+
+    return TrainScreen(run)
+
+
+def _chat(run: RunDir) -> Screen:
+    from tui.screens.chat import ChatScreen
+
+    return ChatScreen(run)
+
+
+def _export(run: RunDir) -> Screen:
+    from tui.screens.export import ExportScreen
+
+    return ExportScreen(run)
+
+
+_OF_A_RUN: dict[str, Callable[[RunDir], Screen]] = {"train": _train, "chat": _chat, "export": _export}
+
+
+class FtuiApp(App[None]):
+    """The terminal face of ftui."""
+
+    TITLE = "ftui"
+    CSS_PATH = "app.tcss"
+    DEFAULT_MODE = "runs"
+    MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {"runs": _runs, "new": _new, "doctor": _doctor}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(key, f"show({mode!r})", word, show=False, id=f"app.{mode}", tooltip=f"Go to {word}")
+            for key, mode, word in MODE_KEYS
+        ),
+        Binding("question_mark", "help", "Help", key_display="?", id="app.help"),
+        Binding("q", "quit", "Quit", show=False, id="app.quit"),
+    ]
+
+    machine: reactive[str] = reactive("")
+
+    def __init__(self, opening: str = "runs", run: RunDir | None = None) -> None:
+        """opening  the mode to open first; run  the run that Train, Chat and Export show."""
+        super().__init__()
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+        self._opening = opening
+        self.run_shown = run  # the run that 3, 4 and 5 go to
+        self.farewell: list[str] = []  # printed on the terminal after the app has left it
+
+    @property
+    def mode_name(self) -> str:
+        """Which of the six modes is on screen."""
+        return self.current_mode.partition(":")[0]
+
+    def on_mount(self) -> None:
+        self._read_keymap()
+        if self._opening != self.DEFAULT_MODE:
+            self.show(self._opening)
+        if not self.is_headless:
+            self.set_interval(2, _leave_a_dead_terminal)
+        self.run_worker(self._watch_machine, thread=True, group="machine", exit_on_error=False)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """The roles that Textual's own themes do not know."""
+        return DARK.variables
+
+    def _read_keymap(self) -> None:
+        """Keys of the person's own: keys.yaml in the configuration folder, a map from binding id to key."""
+        path = paths.config_dir() / "keys.yaml"
+        if not path.is_file():
+            return
+        import yaml
+
+        try:
+            keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            self.set_keymap({str(name): str(key) for name, key in keys.items()})
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+            self.call_after_refresh(self._say, f"keys.yaml is not used: {' '.join(str(error).split())}")
+
+    def _watch_machine(self) -> None:
+        """In a thread: what the machine does, every two seconds."""
+        from engine import hardware
+        from tui.machine import words
+
+        worker = get_current_worker()
+        while not worker.is_cancelled:
+            self.call_from_thread(setattr, self, "machine", words(hardware.read()))
+            time.sleep(2)
+
+    # modes ------------------------------------------------------------------------------------------------------
+
+    def action_show(self, mode: str) -> None:
+        self.show(mode)
+
+    def show(self, mode: str) -> None:
+        """Go to one of the six modes. Train, Chat and Export show `run_shown`, else the newest run."""
+        if mode in _OF_A_RUN:
+            run = self.run_shown or self._newest_run()
+            if run is None:
+                self.show("runs")
+                self.call_after_refresh(self._say, "no run yet: choose a preset and press enter, or n for a new run")
+                return
+            self._show_run(mode, run)
+        else:
+            self.switch_mode(mode)
+
+    def _say(self, text: str) -> None:
+        if isinstance(self.screen, Frame):
+            self.screen.notice(text, "warning", seconds=8)
+
+    def _newest_run(self) -> RunDir | None:
+        from engine.runs import directory
+
+        runs = directory.all_runs()
+        return runs[0] if runs else None
+
+    def _show_run(self, mode: str, run: RunDir) -> None:
+        """One screen a run and mode, kept while the app lives: a chat is still there when the person comes back."""
+        self.run_shown = run
+        name = f"{mode}:{run.name}"
+        if name not in self._modes:
+            make = _OF_A_RUN[mode]
+            self.add_mode(name, lambda: make(run))
+        self.switch_mode(name)
+
+    def show_train(self, run: RunDir) -> None:
+        self._show_run("train", run)
+
+    def show_chat(self, run: RunDir) -> None:
+        self._show_run("chat", run)
+
+    def show_export(self, run: RunDir) -> None:
+        self._show_run("export", run)
+
+    # help, palette, way out --------------------------------------------------------------------------------------
+
+    def action_help(self) -> None:
+        from tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen, self.focused))
+
+    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
+        """What ctrl+p offers: the modes, and what the screen's own keys do."""
+        for _, mode, word in MODE_KEYS:
+            yield SystemCommand(word, f"Go to {word}", partial(self.show, mode))
+        for node, binding, enabled, _ in screen.active_bindings.values():
+            if enabled and binding.description and node is not self:
+                action = partial(self.run_action, binding.action, node)
+                yield SystemCommand(binding.description, binding.tooltip or f"key {binding.key}", action)
+        yield SystemCommand("Help", "Explain the focused thing", self.action_help)
+        other = LIGHT if self.theme == DARK.name else DARK
+        yield SystemCommand("Light or dark", f"Change to {other.name}", partial(setattr, self, "theme", other.name))
+        yield SystemCommand("Quit", "Leave ftui; training goes on", self.action_quit)
+
+    async def action_quit(self) -> None:
+        """Leave; where something trains, first say that it goes on and how to come back."""
+        names = await asyncio.to_thread(_training)
+        words = [f"{name} goes on training. Return with: ftui attach {name}" for name in names]
+        if words and not self.farewell and isinstance(self.screen, Frame):
+            self.farewell = words
+            self.screen.notice(f"{safe(words[0])} (q again to leave)", "note", seconds=10)
+            return
+        self.farewell = words
+        self.exit()
+
+    def action_help_quit(self) -> None:
+        """ctrl+c: people press it to get out; the key for that is q."""
+        self._say("press q to leave")
+
+
+def _training() -> list[str]:
+    """In a thread: the names of the runs that are alive."""
+    from engine.runs import directory, status
+
+    found = [status.read(run) for run in directory.all_runs()[:20]]
+    return [each.name for each in found if each.worker_alive and each.state not in ENDED]
+
+
+def _leave_a_dead_terminal() -> None:
+    """A terminal that is gone reads as endless end-of-file; without this the process would spin on it."""
+    try:
+        termios.tcgetattr(0)
+    except termios.error:
+        os._exit(129)
+
+
+def run(opening: str = "runs", run_shown: RunDir | None = None) -> int:
+    """Open the app at a mode; returns the exit code."""
+    # Textual installs no handler for a hang-up. The face owns nothing that would be lost, so it just goes.
+    signal.signal(signal.SIGHUP, lambda *_: os._exit(129))
+    # Bytes of legacy mouse reports are no UTF-8 and would end the reader thread (Textual issue 6668).
+    from textual.drivers import linux_driver
+
+    forgiving = codecs.getincrementaldecoder("utf-8")
+    linux_driver.getincrementaldecoder = lambda _: partial(forgiving, errors="replace")  # type: ignore[assignment]
+    app = FtuiApp(opening, run_shown)
+    app.run()
+    for line in app.farewell:
+        print(safe(line))
+    return app.return_code or 0

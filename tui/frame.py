@@ -1,0 +1,193 @@
+"""The frame that every screen shares: one line of header, the body, a notice, the command line, the keys.
+
+A screen subclasses `Frame`, gives `body()`, and sets `heading` and `command` as things change:
+
+    class DoctorScreen(Frame):
+        TITLE = "Doctor"
+        HELP = "What this machine has, and what is missing."
+
+        def body(self) -> ComposeResult: ...
+
+`HELP` on a screen or on any widget is what `?` shows while it has the focus.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+from rich.cells import cell_len
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Footer, Static
+from textual.widgets._footer import FooterKey
+
+from engine.errors import FtuiError
+from engine.text import safe, shorten
+
+if TYPE_CHECKING:
+    from tui.app import FtuiApp
+
+# The colour roles, as styles for Content. Each is always accompanied by a glyph or a word.
+FOCUS, GOOD, WARN, BAD, BASE, TUNED, FAINT = (
+    "$primary",
+    "$success",
+    "$warning",
+    "$error",
+    "$base-model",
+    "$tuned-model",
+    "$faint",
+)
+
+Level = Literal["note", "good", "warning", "bad"]
+MARKS: dict[str, tuple[str, str]] = {"note": ("·", ""), "good": ("✓", GOOD), "warning": ("!", WARN), "bad": ("✗", BAD)}
+MODE_KEYS: tuple[tuple[str, str, str], ...] = (  # key, mode, word
+    ("1", "runs", "Runs"),
+    ("2", "new", "New run"),
+    ("3", "train", "Train"),
+    ("4", "chat", "Chat"),
+    ("5", "export", "Export"),
+    ("6", "doctor", "Doctor"),
+)
+FOOTER_KEYS = 6
+
+
+class Header(Static):
+    """Title left, machine right."""
+
+    def on_mount(self) -> None:
+        self.watch(self.screen, "heading", self._show)
+        self.watch(self.app, "machine", self._show, init=False)
+
+    def on_resize(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        frame = cast(Frame, self.screen)
+        machine = frame.ftui.machine
+        width = self.content_size.width
+        heading = frame.heading if isinstance(frame.heading, Content) else Content.styled(safe(frame.heading), "bold")
+        room = width - cell_len(machine) - 2
+        if heading.cell_length > room:  # what the person does outranks what the machine does
+            machine = shorten(machine, max(0, width - heading.cell_length - 2))
+        space = " " * max(1, width - heading.cell_length - cell_len(machine))
+        self.update(heading + Content(space) + Content.styled(machine, FAINT))
+
+
+class Notice(Static):
+    """One line that says what just happened; no line at all while there is nothing to say."""
+
+
+class CommandLine(Static):
+    """The command that does the same, and the modes where there is room for them."""
+
+    def on_mount(self) -> None:
+        self.watch(self.screen, "command", self._show)
+
+    def on_resize(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        frame = cast(Frame, self.screen)
+        width = self.content_size.width
+        left = Content.styled("$ ", FAINT) + Content(shorten(safe(frame.command), max(0, width - 2)))
+        parts: list[Content] = []
+        for key, mode, word in MODE_KEYS:
+            here = mode == frame.ftui.mode_name
+            parts.append(Content.assemble((key, "bold" if here else FAINT), " ", (word, "bold" if here else FAINT)))
+        modes = Content("  ").join(parts)
+        space = width - left.cell_length - modes.cell_length
+        self.update(left + Content(" " * space) + modes if space >= 2 else left)
+
+
+class Keys(Footer):
+    """At most six keys, help always the last of them."""
+
+    def compose(self) -> ComposeResult:
+        if not self._bindings_ready:
+            return
+        shown: dict[str, FooterKey] = {}
+        for _, binding, enabled, tooltip in self.screen.active_bindings.values():
+            if binding.show and binding.action not in shown:
+                shown[binding.action] = FooterKey(
+                    binding.key,
+                    self.app.get_key_display(binding),
+                    binding.description,
+                    binding.action,
+                    disabled=not enabled,
+                    tooltip=tooltip or binding.description,
+                )
+        last = shown.pop("app.help", None) or shown.pop("help", None)
+        yield from list(shown.values())[: FOOTER_KEYS - 1]
+        if last:
+            yield last
+
+
+class Frame(Screen[None]):
+    """Base of every screen of ftui."""
+
+    TITLE = "ftui"
+    HELP: ClassVar[str] = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Back", show=False, id="frame.back"),
+    ]
+
+    heading: reactive[str | Content] = reactive("", layout=False)  # what the header says; TITLE until set
+    command: reactive[str] = reactive("ftui")  # the command line that does the same, without "$ "
+
+    _notice_timer: Timer | None = None
+
+    @property
+    def ftui(self) -> FtuiApp:
+        """The app, with its type."""
+        from tui.app import FtuiApp
+
+        return cast(FtuiApp, self.app)
+
+    def body(self) -> ComposeResult:
+        """The widgets between header and notice."""
+        yield from ()
+
+    def compose(self) -> ComposeResult:
+        if not self.heading:
+            self.set_reactive(Frame.heading, self.TITLE or "ftui")
+        yield Header(id="header", markup=False)
+        with Vertical(id="body"):
+            yield from self.body()
+        yield Notice(id="notice", markup=False)
+        yield CommandLine(id="command", markup=False)
+        yield Keys(id="keys")
+
+    def notice(self, text: str, level: Level = "note", seconds: float | None = None) -> None:
+        """Say one thing in the notice line (any text: it is made safe here); "" clears it.
+
+        seconds  how long it stays; problems stay until something replaces them, other things for 8 seconds
+        """
+        if self._notice_timer is not None:
+            self._notice_timer.stop()
+            self._notice_timer = None
+        line = self.query_one("#notice", Notice)
+        glyph, style = MARKS[level]
+        line.update(Content.assemble((glyph, style), " ", (safe(text, newlines=True), style)) if text else "")
+        line.display = bool(text)
+        stays = seconds if seconds is not None else (0 if level in ("warning", "bad") else 8)
+        if text and stays:
+            self._notice_timer = self.set_timer(stays, lambda: self.notice(""))
+
+    def error(self, error: BaseException) -> None:
+        """Say what went wrong: an FtuiError in its own lines, anything else by its kind and message."""
+        if isinstance(error, FtuiError):
+            self.notice("\n  ".join(error.lines()), "bad")
+        else:
+            self.notice(f"{type(error).__name__}: {error}", "bad")
+
+    def action_back(self) -> None:
+        """Escape: one screen back where there is one, else home."""
+        if len(self.app.screen_stack) > 1:
+            self.app.pop_screen()
+        else:
+            self.ftui.show("runs")
