@@ -109,7 +109,7 @@ class FtuiApp(App[None]):
             self.show(self._opening)
         if not self.is_headless:
             self.set_interval(2, _leave_a_dead_terminal)
-        self.run_worker(self._watch_machine, thread=True, group="machine", exit_on_error=False)
+        self.run_worker(self._poll_machine, thread=True, group="machine", exit_on_error=False)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The roles that Textual's own themes do not know."""
@@ -128,7 +128,7 @@ class FtuiApp(App[None]):
         except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
             self.call_after_refresh(self._say, f"keys.yaml is not used: {' '.join(str(error).split())}")
 
-    def _watch_machine(self) -> None:
+    def _poll_machine(self) -> None:
         """In a thread: what the machine does, every two seconds."""
         from engine import hardware
         from tui.machine import words
