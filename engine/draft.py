@@ -183,7 +183,7 @@ def _prepare(
     recipe = Recipe(
         name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
         preset=choice.preset,
-        model=recipes.Model(source=_absolute(choice.model), revision=revision),
+        model=recipes.Model(source=absolute(choice.model), revision=revision),
         data=data,
         settings=plan.settings,
         adapter=str(Path(choice.adapter).expanduser().resolve()) if choice.adapter else None,
@@ -208,7 +208,7 @@ def _prepare(
 def _data(choice: Choice, preset: Preset | None) -> recipes.Data:
     """The data part of the recipe: the person's word over the preset's."""
     if choice.data:
-        source = choice.data if choice.data.startswith("preset:") else _absolute(choice.data)
+        source = choice.data if choice.data.startswith("preset:") else absolute(choice.data)
     elif preset is not None and preset.data_path is not None:
         source = f"preset:{preset.name}"
     elif preset is not None:
@@ -233,7 +233,7 @@ def _data(choice: Choice, preset: Preset | None) -> recipes.Data:
     )
 
 
-def _absolute(source: str) -> str:
+def absolute(source: str) -> str:
     """A path that exists, made absolute, so that the recipe works from any folder; anything else as it is."""
     path = Path(source).expanduser()
     return str(path.resolve()) if path.exists() and source != "starter" else source

@@ -1,0 +1,88 @@
+"""How verbs print: one console, tables without frames, foreign text always made safe, JSON as it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.text import safe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def emit(value: Any) -> None:
+    """One JSON document (or one event of a stream) on a line of its own, flushed."""
+    print(msgspec.json.encode(value).decode(), flush=True)
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console on the streams as they are now. Off a terminal it never wraps to 80 columns."""
+    from rich.console import Console
+
+    out = sys.stderr if stderr else sys.stdout
+    return Console(
+        file=out, highlight=False, markup=False, emoji=False, width=None if out.isatty() else 160, soft_wrap=False
+    )
+
+
+def say(text: object = "", style: str = "") -> None:
+    """A line of text, made safe, wrapped by the terminal and not by us."""
+    console().print(styled(str(text), style), soft_wrap=True)
+
+
+def styled(text: str, style: str = "") -> Text:
+    """Foreign text as rich Text: made safe, no markup."""
+    from rich.text import Text
+
+    return Text(safe(text, newlines=True), style=style)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = (), wrap: str = "") -> Table:
+    """A table without frames. `right` names columns aligned right, `wrap` the one that takes what room is left."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    for column in columns:
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=column != wrap,
+            overflow="fold" if column == wrap else "ellipsis",
+        )
+    for row in rows:
+        made.add_row(*[cell if _is_rich(cell) else styled(str(cell)) for cell in row])
+    return made
+
+
+def bar(value: float, largest: float, width: int) -> str:
+    """A horizontal bar in eighths of a cell; something that is not zero always shows."""
+    if value <= 0 or largest <= 0:
+        return ""
+    eighths = max(1, round(value / largest * width * 8))
+    return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+
+
+def number(value: object) -> str:
+    """A setting's value as a person reads it: 1e-3 and not 0.001, 5 and not 5.0, yes and not True."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value and abs(value) < 0.01:
+            mantissa, exponent = f"{value:.6e}".split("e")
+            return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return f"{value:g}"
+    return str(value)
+
+
+def _is_rich(cell: object) -> bool:
+    from rich.text import Text
+
+    return isinstance(cell, Text)
