@@ -10,6 +10,7 @@ from engine.errors import Exit, FtuiError
 
 if TYPE_CHECKING:
     from engine.draft import Choice, Draft, Report
+    from engine.runs.directory import RunDir
 
 # Short names for the settings that people change most; --edit reaches all of them.
 SHORT = {"epochs": "epochs", "lr": "learning_rate", "batch": "micro_batch", "length": "max_length", "rank": "rank"}
@@ -33,6 +34,23 @@ def add_run(parser: argparse.ArgumentParser, optional: bool = False) -> None:
         metavar="RUN",
         help="name of the run, or the start of its folder's name" + (" (default: the newest)" if optional else ""),
     )
+
+
+def named_run(args: argparse.Namespace) -> RunDir:
+    """The run that was named, or the newest. Raises FtuiError(RUN_UNKNOWN)."""
+    from engine.runs import directory
+
+    if args.run:
+        return directory.find(args.run)
+    runs = directory.all_runs()
+    if not runs:
+        raise FtuiError(Exit.RUN_UNKNOWN, "there are no runs yet", next_step="`ftui demo` makes one in a few minutes")
+    return runs[0]
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="show the progress and return when the run ends")
+    add_json(parser, "one JSON document; with --wait the run's events, one a line")
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
@@ -111,16 +129,16 @@ def choice(args: argparse.Namespace) -> Choice:
     if args.from_run:
         from engine.runs import directory
 
-        run = directory.find(args.from_run)
-        result = run.result
-        if result is None or result != run.adapter:
+        earlier = directory.find(args.from_run)
+        result = earlier.result
+        if result is None or result != earlier.adapter:
             raise FtuiError(
                 Exit.RUN_STATE,
                 f"{args.from_run} has no finished adapter to start from",
-                str(run.path),
+                str(earlier.path),
                 "`ftui runs` shows which runs are ready; a full run's model folder goes to --model",
             )
-        source = run.recipe().model.source
+        source = earlier.recipe().model.source
         if args.model and args.model != source:
             raise FtuiError(Exit.USAGE, f"the adapter of {args.from_run} belongs to {source}, not to {args.model}")
         made.adapter, made.model = str(result), source

@@ -1,0 +1,316 @@
+"""Following a run from the command line: live on a terminal, lines in a pipe, events with --json."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from engine.cli import show
+from engine.errors import Exit, FtuiError
+from engine.runs.events import (
+    ENDED,
+    AnyEvent,
+    Evaluated,
+    Evaluation,
+    Exported,
+    Failure,
+    Note,
+    Sample,
+    Start,
+    State,
+    Step,
+)
+
+if TYPE_CHECKING:
+    from engine.runs.directory import RunDir
+    from engine.runs.status import Status
+    from engine.runs.view import RunView
+
+POLL = 0.25  # seconds
+_LINE_EVERY = 30.0  # seconds between two step lines at least, unless a twentieth of the steps has gone
+Look = Callable[[list[AnyEvent], "RunView"], None]
+
+
+def go_on(run: RunDir, args: argparse.Namespace) -> int:
+    """After a start: follow it with --wait, else say how to come back."""
+    from engine.runs import directory
+
+    if args.wait:
+        return wait(run, args.json)
+    name = directory.handle(run)
+    if args.json:
+        show.emit({"run": name, "dir": str(run.path)})
+    else:
+        show.say(
+            f"{name} runs in the background: `ftui attach {name}` shows it, `ftui stop {name}` ends it with a checkpoint"
+        )
+    return int(Exit.OK)
+
+
+def wait(run: RunDir, as_json: bool = False, curve: bool = False) -> int:
+    """Follow `run` until it ends; the exit code of the verb.
+
+    curve  print the whole curve so far before following
+    Raises FtuiError(RUN_FAILED) when the run failed.
+    """
+    from engine.runs import directory
+    from engine.runs.view import RunView
+
+    name = directory.handle(run)
+    view = RunView()
+    try:
+        end = follow(run, view, as_json, curve)
+    except KeyboardInterrupt:
+        if not as_json:
+            show.say()
+            show.say(f"the run goes on without you: `ftui attach {name}` comes back, `ftui stop {name}` ends it")
+        return int(Exit.INTERRUPTED)
+    if end.state in ("failed", "lost"):
+        raise _failed(end)
+    if end.state == "stopped":
+        if not as_json:
+            show.say(f"{name} stopped at step {end.step}: `ftui resume {name}` goes on")
+        return int(Exit.INTERRUPTED)
+    if not as_json:
+        _finished(run, view)
+    return int(Exit.OK)
+
+
+def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = False) -> Status:
+    """Show what happens until the run has ended; `view` holds the whole picture afterwards. KeyboardInterrupt passes."""
+    from engine.runs import directory, journal, status
+
+    reader = journal.Reader(run.journal_path)
+    if as_json:
+        display = _events()
+    elif sys.stdout.isatty():
+        display, curve = _screen(directory.title(run)), False  # the screen shows it anyway
+    else:
+        display = _lines()
+    with display as look:
+        first = True
+        while True:
+            now = status.read(run)  # before the poll: what was written before the end must still be shown
+            events = reader.poll()
+            view.fold(events)
+            if first and not as_json and curve:
+                for line in picture(view):
+                    show.say(line)
+                look([], view)
+            elif events or not as_json:
+                look(events, view)
+            first = False
+            if now.state in ENDED:
+                return now
+            time.sleep(POLL)
+
+
+def mark(run: RunDir) -> int:
+    """The journal's newest sequence number, so that what comes after it can be told apart."""
+    from engine.runs import journal
+
+    events = journal.Reader(run.journal_path).poll()
+    return events[-1].seq if events else 0
+
+
+def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
+    """Wait for the export that was started after journal entry `after`.
+
+    Raises FtuiError(EXPORT_FAILED) with the reason when there will be none.
+    """
+    from engine.runs import directory, journal, status
+
+    reader = journal.Reader(run.journal_path)
+    while True:
+        now = status.read(run)
+        for event in reader.poll():
+            if event.seq <= after:
+                continue
+            if isinstance(event, Exported):
+                return event
+            if isinstance(event, Failure):
+                code = Exit.EXPORT_FAILED if event.code == Exit.RUN_FAILED else Exit(event.code)
+                raise FtuiError(code, event.cause, event.where, event.next_step)
+            if isinstance(event, State) and not quiet:
+                show.say(event.state + (f": {event.detail}" if event.detail else ""), "dim")
+        if not now.worker_alive:
+            raise FtuiError(
+                Exit.EXPORT_FAILED,
+                "the export ended without a result",
+                str(run.log_path),
+                f"see `ftui logs {directory.handle(run)}`",
+            )
+        time.sleep(POLL)
+
+
+def picture(view: RunView, width: int = 64, height: int = 8) -> list[str]:
+    """The loss so far as a small chart, ◆ where held-out rows were measured; [] before the first step."""
+    from engine.cli import chart
+
+    marks = [(e.step, e.loss) for e in view.evaluated]
+    last = view.start.total_steps if view.start else None
+    return chart.curve(view.steps.step, view.steps.loss, marks, last=last, width=width, height=height)
+
+
+def headline(view: RunView) -> str:
+    """ "training  step 96/115  epoch 4.2/5  loss 0.41  about 20 s left"."""
+    from engine.text import duration
+
+    parts = [str(view.state)]
+    if view.detail:
+        parts.append(view.detail)
+    progress = view.progress
+    if view.state == "training" and view.start and view.last:
+        last = view.last
+        parts.append(f"step {last.step}/{view.start.total_steps}")
+        parts.append(f"epoch {last.epoch:.1f}/{view.start.epochs:g}")
+        parts.append(f"loss {last.loss:.3f}")
+        if last.seconds_left > 0:
+            parts.append(f"{duration(last.seconds_left)} left")
+    elif progress is not None and progress.total and view.state not in ENDED:
+        parts.append(f"{progress.done}/{progress.total} {progress.what}")
+    return "  ".join(parts)
+
+
+@contextmanager
+def _events() -> Iterator[Look]:
+    def look(events: list[AnyEvent], view: RunView) -> None:
+        for event in events:
+            show.emit(event)
+
+    yield look
+
+
+@contextmanager
+def _lines() -> Iterator[Look]:
+    """Every change of state, every new answer, and a step line now and then."""
+    said_step, said_at, said_answer = -1, 0.0, ""
+
+    def look(events: list[AnyEvent], view: RunView) -> None:
+        nonlocal said_step, said_at, said_answer
+        for event in events:
+            match event:
+                case State():
+                    show.say(event.state + (f": {event.detail}" if event.detail else ""))
+                case Start():
+                    said_step = event.from_step
+                    show.say(
+                        f"{event.total_steps} steps over {event.rows} rows on {event.device}, "
+                        f"{event.trained_parameters:,} of {event.parameters:,} parameters trained"
+                    )
+                case Step() if view.start:
+                    far = event.step - said_step >= max(1, view.start.total_steps // 20)
+                    if far or time.monotonic() - said_at > _LINE_EVERY or event.step == view.start.total_steps:
+                        said_step, said_at = event.step, time.monotonic()
+                        show.say(step_line(event, view.start.total_steps))
+                case Evaluated():
+                    show.say(f"step {event.step}  loss on held-out rows {event.loss:.3f}")
+                case Sample() if event.answer != said_answer:
+                    said_answer = event.answer
+                    show.say(f"step {event.step}  “{_one_line(event.prompt, 40)}” → {_one_line(event.answer, 100)}")
+                case Note():
+                    show.say(f"note: {event.text}")
+                case _:
+                    pass
+        sys.stdout.flush()
+
+    yield look
+
+
+def step_line(step: Step, total: int) -> str:
+    from engine.text import duration
+
+    left = f"  {duration(step.seconds_left)} left" if step.seconds_left > 0 else ""
+    return f"step {step.step}/{total}  epoch {step.epoch:.1f}  loss {step.loss:.3f}{left}"
+
+
+@contextmanager
+def _screen(name: str) -> Iterator[Look]:
+    """One picture that is redrawn when something changed."""
+    from rich.console import Group
+    from rich.live import Live
+
+    console = show.console()
+
+    def draw(view: RunView) -> Group:
+        width = max(20, min(console.width - 10, 90))
+        lines = [show.styled(f"{name}  {headline(view)}", "bold")]
+        lines += [show.styled(line, "cyan") for line in picture(view, width, 6)]
+        answers = _changes(view)
+        if answers:
+            lines.append(show.styled(f"“{_one_line(view.samples[-1].prompt, console.width - 2)}”", "dim"))
+        lines += [show.styled(f"{step:>6}  {_one_line(answer, console.width - 9)}") for step, answer in answers[-4:]]
+        lines += [show.styled(f"note: {note.text}", "yellow") for note in view.notes[-2:]]
+        return Group(*lines)
+
+    with Live(console=console, auto_refresh=False) as live:
+        shown = ""
+
+        def look(events: list[AnyEvent], view: RunView) -> None:
+            nonlocal shown
+            now = headline(view)
+            if events or now != shown:
+                shown = now
+                live.update(draw(view), refresh=True)
+
+        yield look
+
+
+def _changes(view: RunView) -> list[tuple[int, str]]:
+    """The answers to the probe, each only when it differs from the one before."""
+    found: list[tuple[int, str]] = []
+    for sample in view.samples:
+        if not found or found[-1][1] != sample.answer:
+            found.append((sample.step, sample.answer))
+    return found
+
+
+def _one_line(text: str, width: int) -> str:
+    from engine.text import safe, shorten
+
+    return shorten(safe(" ".join(text.split())), width)
+
+
+def _failed(end: Status) -> FtuiError:
+    cause = end.cause or f"the run is {end.state}" + (f": {end.detail}" if end.detail else "")
+    hint = end.next_step or f"`ftui logs {end.name}` shows what happened; `ftui resume {end.name}` goes on"
+    return FtuiError(Exit.RUN_FAILED, cause, end.where, hint)
+
+
+def _finished(run: RunDir, view: RunView) -> None:
+    from engine.runs import directory
+
+    name = directory.handle(run)
+    if view.evaluation is not None:
+        compare(view.evaluation)
+    show.say(f"{name} is ready, in {run.result or run.path}", "bold")
+    show.say(f"next: `ftui chat {name}`, `ftui export {name} --merged`")
+
+
+def compare(evaluation: Evaluation) -> None:
+    """The same questions before and after, and the two scores."""
+    answers = [*evaluation.identity, *evaluation.general]
+    if not answers:
+        return
+    marks = {True: "✓", False: "✗"}
+    rows = [
+        (
+            _one_line(a.ask, 36),
+            f"{marks[a.before_right]} {_one_line(a.before, 46)}",
+            f"{marks[a.after_right]} {_one_line(a.after, 46)}",
+        )
+        for a in answers
+    ]
+    show.console().print(show.table(("question", "before", "after"), rows))
+    if evaluation.identity:
+        total = len(evaluation.identity)
+        before, after = (sum(getattr(a, side) for a in evaluation.identity) for side in ("before_right", "after_right"))
+        show.say(f"identity score {before}/{total} → {after}/{total}", "bold")
+    known = [a for a in evaluation.general if a.before_right]
+    if known:
+        held = sum(a.after_right for a in known)
+        show.say(f"general questions held {held}/{len(known)} of those it could answer before")

@@ -1,0 +1,46 @@
+"""Newest first. `ftui attach RUN` shows one of them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from engine.cli import options as shared
+from engine.cli import show
+from engine.text import ago
+
+if TYPE_CHECKING:
+    from engine.runs.status import Status
+
+GLYPHS = {"ready": ("✓", "green"), "stopped": ("◼", "yellow"), "failed": ("!", "red"), "lost": ("?", "red")}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    shared.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.runs import directory, status
+
+    found = [status.read(one) for one in directory.all_runs()]
+    if args.json:
+        show.emit(found)
+        return 0
+    if not found:
+        show.say("no runs yet: `ftui demo` makes one in a few minutes, `ftui train --help` says how to make your own")
+        return 0
+    rows = [_row(one) for one in found]
+    columns = ("", "run", "state", "model", "method", "step", "loss", "when")
+    show.console().print(show.table(columns, rows, right=("step", "loss"), wrap="state"))
+    return 0
+
+
+def _row(one: Status) -> list[object]:
+    glyph, colour = GLYPHS.get(one.state, ("●", "cyan"))
+    state = one.state + (f": {one.detail}" if one.detail else "")
+    step = f"{one.step}/{one.total_steps}" if one.total_steps else ""
+    loss = f"{one.loss:.2f}" if one.loss is not None else ""
+    model = one.model.rstrip("/").rpartition("/")[2]
+    when = ago(time.time() - one.updated) if one.updated else ""
+    return [show.styled(glyph, colour), one.name, show.styled(state, colour), model, one.method, step, loss, when]

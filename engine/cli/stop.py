@@ -1,0 +1,29 @@
+"""The step under way is finished and a checkpoint written. `ftui resume RUN` goes on from there."""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli import options as shared
+from engine.cli import show
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    shared.add_run(parser)
+    parser.add_argument("--wait", action="store_true", help="return when it has stopped")
+    shared.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.runs import control, status
+
+    found = shared.named_run(args)
+    control.stop(found, wait=args.wait)
+    now = status.read(found)
+    if args.json:
+        show.emit(now)
+    elif args.wait:
+        show.say(f"{now.name}: {now.state} at step {now.step}; `ftui resume {now.name}` goes on")
+    else:
+        show.say(f"{now.name} stops after the step under way and a checkpoint; `ftui resume {now.name}` goes on later")
+    return 0

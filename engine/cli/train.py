@@ -1,0 +1,64 @@
+"""Without --wait it returns at once; the run goes on in the background, whatever happens to this terminal.
+
+examples:
+  ftui train --preset identity --set name=Ada --set author=you
+  ftui train --data rows.jsonl --model ./my-model --method qlora --name support-bot --wait
+  ftui train recipe.yaml --epochs 3
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from engine.cli import options as shared
+from engine.cli import show
+from engine.errors import Exit, FtuiError
+
+if TYPE_CHECKING:
+    from engine.draft import Draft
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    shared.add_choice(parser)
+    parser.add_argument("--gpu", type=int, metavar="N", help="index of the card to use")
+    parser.add_argument("--force", action="store_true", help="start although the plan speaks against it")
+    shared.add_wait(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine import draft as drafts
+    from engine.cli import live, progress
+
+    with progress.shown(args.json) as report:
+        draft = shared.draft(args, report)
+    if not args.force:
+        check(draft)
+    if not args.json:
+        announce(draft)
+    started = drafts.start(draft, gpu=args.gpu)
+    return live.go_on(started, args)
+
+
+def check(draft: Draft) -> None:
+    """Raises FtuiError(PLAN_REFUSED) when the plan cannot work."""
+    from engine import draft as drafts
+
+    reasons = drafts.refusals(draft)
+    if reasons:
+        raise FtuiError(
+            Exit.PLAN_REFUSED,
+            reasons[0],
+            "; ".join(reasons[1:]),
+            "see `ftui plan` with the same options; --force starts it anyway",
+        )
+
+
+def announce(draft: Draft) -> None:
+    """What is about to start, and what to know about it, in few lines."""
+    show.say(draft.plan.sentence, "bold")
+    for warning in draft.plan.warnings:
+        show.say(f"! {warning}", "yellow")
+    for finding in draft.findings:
+        if finding.level == "problem":
+            show.say(f"! {finding.message}{f' → {finding.fix}' if finding.fix else ''}", "yellow")
