@@ -1,0 +1,56 @@
+"""One chat request, answered by the base or by the tuned model."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import torch
+
+from engine.worker import generate
+from engine.worker.service import Ask, Client
+from engine.worker.session import Session
+
+
+def reply(now: Session, client: Client, ask: Ask) -> None:
+    """Stream the answer to `client`; leaves the model in the mode (training or not) that it was in."""
+    if client.gone:
+        return
+    model, training = now.model, now.model.training
+    base: Any = contextlib.nullcontext()
+    try:
+        if ask.which == "base":
+            model = now.base_in_chat()
+            if hasattr(model, "disable_adapter"):
+                base = model.disable_adapter()
+        sampling = generate.Sampling(
+            temperature=ask.temperature, top_p=ask.top_p, max_tokens=max(1, min(ask.max_tokens, 8192)), seed=ask.seed
+        )
+        messages = [{"role": m.role, "content": m.content} for m in ask.messages]
+        ids = generate.prompt_ids(now.tokenizer, messages)
+        limit = getattr(model.config, "max_position_embeddings", None)
+        if limit and len(ids) >= limit:
+            client.send({"id": ask.id, "error": f"the conversation has {len(ids)} tokens, the model takes {limit}"})
+            return
+        model.eval()
+        began, count, reason = time.monotonic(), 0, "end"
+        with base:
+            pieces = generate.stream(
+                model, now.tokenizer, ids, sampling, lambda: client.gone or ask.id in client.stopped
+            )
+            for text, ended in pieces:
+                if ended:
+                    reason = ended
+                else:
+                    client.send({"id": ask.id, "text": text})
+                    count += 1
+        client.send(
+            {"id": ask.id, "done": True, "reason": reason, "tokens": count, "seconds": time.monotonic() - began}
+        )
+    except torch.OutOfMemoryError:
+        client.send({"id": ask.id, "error": "out of memory: shorten the conversation or the answer"})
+    except Exception as error:  # a question must never end the worker
+        client.send({"id": ask.id, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"})
+    finally:
+        model.train(training)

@@ -1,0 +1,122 @@
+"""Answers, a token at a time or a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from msgspec import Struct
+from transformers import PreTrainedTokenizerBase
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """temperature 0 is greedy; top_p keeps the likeliest tokens that together reach this probability."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_tokens: int = 256
+    seed: int | None = None
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> list[int]:
+    """The conversation as the model's own template puts it, up to where the answer begins."""
+    if tokenizer.chat_template:
+        return list(
+            tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, return_dict=False)
+        )
+    # No template: as engine.data renders such models' training rows.
+    return list(tokenizer("".join(f"{m['content']}\n" for m in messages)).input_ids)
+
+
+def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    return {i for i in ids if i is not None}
+
+
+@torch.no_grad()
+def stream(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int],
+    sampling: Sampling,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[str, str]]:
+    """Yield (text, "") for each new piece of the answer and ("", reason) at its end: "end", "length" or "stopped".
+
+    Randomness comes from a generator of its own: the state that training depends on is never touched.
+    """
+    ends = stop_ids(model, tokenizer)
+    place = model.device
+    random = torch.Generator(device=place)
+    if sampling.seed is None:
+        random.seed()
+    else:
+        random.manual_seed(sampling.seed)
+    inputs = torch.tensor([ids], device=place)
+    cache = None
+    answer: list[int] = []
+    shown = ""
+    for _ in range(sampling.max_tokens):
+        if should_stop():
+            yield "", "stopped"
+            return
+        output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        token = _choose(output.logits[0, -1].float(), sampling, random)
+        if token in ends:
+            yield "", "end"
+            return
+        answer.append(token)
+        text = str(tokenizer.decode(answer, skip_special_tokens=True))
+        # A character may need several tokens; until they are all there it decodes to the replacement mark.
+        if not text.endswith("\ufffd") and len(text) > len(shown):
+            yield text[len(shown) :], ""
+            shown = text
+        inputs = torch.tensor([[token]], device=place)
+    yield "", "length"
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
+    """logits [vocabulary] -> one token id."""
+    if sampling.temperature <= 0:
+        return int(logits.argmax())
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        ordered[ordered.cumsum(0) - ordered > sampling.top_p] = 0  # the first is always kept
+        return int(order[torch.multinomial(ordered, 1, generator=random)])
+    return int(torch.multinomial(probabilities, 1, generator=random))
+
+
+@torch.no_grad()
+def answers(
+    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_tokens: int = 48, batch: int = 8
+) -> Iterator[str]:
+    """The greedy answer to each question, in order, computed `batch` at a time with padding on the left."""
+    ends = stop_ids(model, tokenizer)
+    training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(questions), batch):
+            rows = [prompt_ids(tokenizer, [{"role": "user", "content": q}]) for q in questions[start : start + batch]]
+            longest = max(map(len, rows))
+            padding = tokenizer.pad_token_id or 0
+            ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=model.device)
+            mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
+            result = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                use_cache=True,
+                pad_token_id=padding,
+                eos_token_id=sorted(ends),
+            )
+            yield from (text.strip() for text in tokenizer.batch_decode(result[:, longest:], skip_special_tokens=True))
+    finally:
+        model.train(training)

@@ -1,0 +1,72 @@
+"""One worker's hold on one run: the journal, the base model loaded once, and what is asked of it."""
+
+from __future__ import annotations
+
+import platform
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from engine import __version__, hardware
+from engine.models import sources
+from engine.recipe import Recipe
+from engine.runs.directory import RunDir
+from engine.runs.events import State, StateName
+from engine.runs.journal import Writer
+from engine.worker import build
+
+STACK = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers")
+
+
+class Session:
+    """What every job needs. `model` is what is trained and what answers; set it once it is built."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.recipe: Recipe = run.recipe()
+        self.journal = Writer(run.journal_path)
+        self.model: Any = None
+        self._original: Any = None
+
+    def enter(self, state: StateName, detail: str = "") -> None:
+        self.journal.write(State(state=state, detail=detail))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the base model lies; fetched again if it is gone and can be."""
+        return sources.resolve(self.recipe.model.source, revision=self.recipe.model.revision)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The result's own tokenizer and template where there is a result: chat must use what training used."""
+        return build.tokenizer(self.run.result or self.folder, self.recipe.model.trust_remote_code)
+
+    def base_in_chat(self) -> Any:
+        """The model as it was before: the adapter switched off (the caller's part), or a second copy for full tuning."""
+        if self.recipe.settings.method != "full":
+            return self.model
+        if self._original is None:
+            self._original = build.base_model(self.folder, self.recipe.model, self.recipe.settings).eval()
+        return self._original
+
+
+def versions() -> dict[str, str]:
+    found = {"ftui": __version__, "python": platform.python_version()}
+    for name in STACK:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, object]:
+    return msgspec.to_builtins(hardware.read())
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else hardware.read().device_name

@@ -1,0 +1,179 @@
+"""The job "train": from a recipe to a result, in the states that the journal knows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from transformers import set_seed
+
+from engine import paths
+from engine.runs import checkpoints
+from engine.runs.directory import RunDir
+from engine.runs.events import Note, Progress, Result, Sample, Start, Step
+from engine.runs.journal import Reader
+from engine.worker import answer, build, evaluate, generate, rows, session, trainer
+from engine.worker.service import Service
+from engine.worker.session import Session
+
+
+def run(now: Session, resume: str | None, attempt: int, service: Service) -> None:
+    """Train until the end, a plateau, or a stop; leave a checkpoint, a result and the comparison.
+
+    resume   a checkpoint's path below the run directory, or None to begin anew
+    attempt  which attempt of the run this is, from 1 on
+    """
+    recipe, where = now.recipe, now.run
+    settings = recipe.settings
+    now.enter("tokenizing")
+    split = rows.prepare(recipe, now.folder)
+    if split.masked:
+        now.journal.write(Note(text=f"{split.masked} rows left out: cut before their answer begins"))
+    if _stopped(now):
+        return
+    now.enter("loading", recipe.model.source)
+    set_seed(settings.seed)  # the adapter's first weights are random
+    now.model = build.for_training(recipe, now.folder)
+    total, trained = build.sizes(now.model)
+    before = _answers_before(now)
+    if _stopped(now):
+        return
+
+    from_step = int(Path(resume).name.removeprefix("step-")) if resume else 0
+    training = trainer.JournalTrainer(
+        run=where,
+        journal=now.journal,
+        trained_before=_tokens_at(where, from_step),
+        origin={
+            "recipe_sha256": _sha256(where.recipe_path),
+            "data_sha256": split.sha256,
+            "versions": session.versions(),
+        },
+        model=now.model,
+        args=trainer.arguments(recipe, where, len(split.train), len(split.held_out)),
+        train_dataset=rows.as_dataset(split.train),
+        eval_dataset=rows.as_dataset(split.held_out) if split.held_out else None,
+        processing_class=now.tokenizer,
+    )
+
+    def sample(step: int) -> None:
+        if recipe.probe:
+            (answer,) = generate.answers(now.model, now.tokenizer, [recipe.probe])
+            now.journal.write(Sample(step=step, prompt=recipe.probe, answer=answer))
+
+    def begin(steps: int) -> None:
+        now.enter("training")
+        now.journal.write(
+            Start(
+                attempt=attempt,
+                from_step=from_step,
+                total_steps=steps,
+                epochs=settings.epochs,
+                rows=len(split.train),
+                eval_rows=len(split.held_out),
+                parameters=total,
+                trained_parameters=trained,
+                device=session.device_name(),
+                versions=session.versions(),
+                hardware=session.machine(),
+            )
+        )
+        if from_step == 0:
+            sample(0)
+
+    training.add_callback(trainer.Watch(where, now.journal, settings, begin, sample, service.serve_pending))
+    service.answer = lambda client, ask: answer.reply(now, client, ask)
+    training.train(resume_from_checkpoint=str(where.path / resume) if resume else None)
+    reached = training.state.global_step
+    if not (where.checkpoints / checkpoints.name(reached)).exists():
+        training._save_checkpoint(now.model, None)  # so that a finished run can be extended
+    stopped = where.stop_path.exists()
+    now.model.eval()
+
+    now.enter("saving")
+    _save_result(now, reached)
+    sample(reached)
+    if stopped:
+        where.stop_path.unlink(missing_ok=True)
+        now.enter("stopped", f"at step {reached} of {training.state.max_steps}")
+        return
+    if before:
+        now.enter("evaluating")
+        outcome = evaluate.compare(recipe, before, evaluate.ask(now.model, now.tokenizer, recipe))
+        now.journal.write(outcome)
+        paths.write_private(where.evaluation_path, _json(outcome))
+    now.enter("ready")
+
+
+def _tokens_at(where: RunDir, step: int) -> int:
+    """Trained tokens up to `step`, as the journal has them; an earlier attempt's words about a step stand."""
+    if step == 0:
+        return 0
+    found = 0
+    for events in Reader(where.journal_path).chunks():
+        found = next((e.tokens for e in reversed(events) if isinstance(e, Step) and e.step == step), found)
+    return found
+
+
+def _answers_before(now: Session) -> dict[str, str]:
+    """The untrained model's answers to the checks: asked once a run, kept for a resume."""
+    checks = [*now.recipe.checks.identity, *now.recipe.checks.general]
+    if not checks:
+        return {}
+    kept = now.run.path / "before.json"
+    known = evaluate.read_before(kept)
+    if known is None:
+        now.enter("evaluating", "before training")
+        now.journal.write(Progress(what="questions", done=0, total=len(checks)))
+        known = evaluate.ask(now.model, now.tokenizer, now.recipe)
+        evaluate.keep_before(kept, known)
+        now.journal.write(Progress(what="questions", done=len(checks), total=len(checks)))
+    return known
+
+
+def _stopped(now: Session) -> bool:
+    """A stop asked for before the first step: there is nothing to save yet."""
+    if not now.run.stop_path.exists():
+        return False
+    now.run.stop_path.unlink(missing_ok=True)
+    now.enter("stopped", "before the first step")
+    return True
+
+
+def _save_result(now: Session, step: int) -> None:
+    """Write adapter/ or model/, loadable by plain peft or transformers; the folder appears whole or not at all."""
+    full = now.recipe.settings.method == "full"
+    target = now.run.model if full else now.run.adapter
+    stage = target.with_name(f".{target.name}.stage")
+    shutil.rmtree(stage, ignore_errors=True)
+    now.model.save_pretrained(stage)
+    now.tokenizer.save_pretrained(stage)
+    for path in stage.rglob("*"):
+        _flush(path)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    stage.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    now.journal.write(Result(kind="model" if full else "adapter", path=target.name, step=step))
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _json(outcome: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(outcome), indent=2)

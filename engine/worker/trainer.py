@@ -1,0 +1,201 @@
+"""TRL's SFTTrainer with a journal, checkpoints that are whole or not there, and a stop that saves first."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from engine.errors import Exit, FtuiError
+from engine.recipe import Recipe, Settings
+from engine.runs import checkpoints
+from engine.runs.directory import RunDir
+from engine.runs.events import Checkpoint, Evaluated, Note, Retired, Step
+from engine.runs.journal import Writer
+from engine.worker import failures, plateau
+
+
+def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> SFTConfig:
+    """The recipe in the trainer's words. Every value that matters is set; none is left to a default of TRL's."""
+    settings = recipe.settings
+    per_epoch = math.ceil(math.ceil(rows / settings.micro_batch) / settings.accumulation)
+    steps = max(1, math.ceil(per_epoch * settings.epochs))
+    cuda = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(run.checkpoints / ".staging-trainer"),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.micro_batch,
+        per_device_eval_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(steps * settings.warmup),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        use_cpu=not cuda,
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
+        max_length=None,  # rows are cut when they are tokenised
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=cuda,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        disable_tqdm=True,
+        report_to="none",
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=settings.save_every if held_out else None,
+    )
+
+
+class JournalTrainer(SFTTrainer):
+    """Writes each step to the journal and commits each checkpoint by rename.
+
+    trained_before  trained tokens of the attempts before this one
+    origin          what a checkpoint's manifest says about where it comes from (hashes, versions)
+    """
+
+    def __init__(
+        self, *, run: RunDir, journal: Writer, trained_before: int, origin: dict[str, Any], **rest: Any
+    ) -> None:
+        super().__init__(**rest)
+        self._run = run
+        self._journal = journal
+        self._origin = origin
+        self._trained = trained_before
+        self._read = 0  # tokens of this step, padding left out
+        self._began = self._step_began = time.monotonic()
+        self._first_step: int | None = None
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self._read += int(inputs["attention_mask"].sum())
+        self._trained += int((inputs["labels"][:, 1:] != -100).sum())
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        step = self.state.global_step
+        if "eval_loss" in logs:
+            self._journal.write(Evaluated(step=step, loss=logs["eval_loss"]))
+            self._step_began = time.monotonic()
+        if "loss" not in logs:
+            return
+        loss, grad_norm = logs["loss"], float(logs.get("grad_norm") or 0.0)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise FtuiError(
+                Exit.RUN_FAILED,
+                f"the loss is no longer a number at step {step} (loss {loss}, gradient norm {grad_norm})",
+                "nothing of this step was saved",
+                "train again with a lower learning rate, or precision bf16 or fp32",
+            )
+        now = time.monotonic()
+        if self._first_step is None:
+            self._first_step, self._began = step - 1, self._step_began
+        per_step = (now - self._began) / max(1, step - self._first_step)
+        self._journal.write(
+            Step(
+                step=step,
+                epoch=float(self.state.epoch or 0.0),
+                loss=loss,
+                learning_rate=logs["learning_rate"],
+                grad_norm=grad_norm,
+                tokens=self._trained,
+                tokens_per_second=self._read / max(1e-9, now - self._step_began),
+                memory=memory_in_use(),
+                seconds_left=per_step * (self.state.max_steps - step),
+            )
+        )
+        self._read, self._step_began = 0, now
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        stage = Path(str(self.args.output_dir)) / f"checkpoint-{step}"
+        shutil.rmtree(stage, ignore_errors=True)
+        final = self._run.checkpoints / checkpoints.name(step)
+        try:
+            # Past SFTTrainer, whose own addition is a model card.
+            Trainer._save_checkpoint(self, model, trial)
+            (stage / "training_args.bin").unlink(missing_ok=True)  # a pickle that can hold the hub's token
+            checkpoints.commit(stage, final, self._origin)
+        except Exception as error:
+            shutil.rmtree(stage, ignore_errors=True)
+            if not failures.is_disk_full(error):
+                raise
+            # The last checkpoint is intact, and the next one may find room.
+            self._journal.write(Note(text=f"the disk is full: no checkpoint at step {step}; training goes on"))
+            return
+        self._journal.write(Checkpoint(step=step, path=str(final.relative_to(self._run.path))))
+        for retired in checkpoints.retire(self._run, keep=2):
+            self._journal.write(Retired(step=retired))
+        self._step_began = time.monotonic()
+
+
+class Watch(TrainerCallback):
+    """The start, and between optimizer steps: samples, chat requests, a stop that was asked for, a flat loss.
+
+    begin    called with the number of optimizer steps when training begins
+    sample   called with the step when the probe is due
+    between  called after each step; answers chat requests
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        journal: Writer,
+        settings: Settings,
+        begin: Callable[[int], None],
+        sample: Callable[[int], None],
+        between: Callable[[], None],
+    ) -> None:
+        self._run, self._journal, self._settings = run, journal, settings
+        self._begin, self._sample, self._between = begin, sample, between
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._begin(state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if self._run.stop_path.exists():
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        # After the step's loss is in the journal, so that a sample is never older than the loss beside it.
+        if not state.log_history or "loss" not in state.log_history[-1]:
+            return control
+        step, settings = state.global_step, self._settings
+        if step % settings.sample_every == 0 and step < state.max_steps:
+            self._sample(step)
+        self._between()
+        if settings.stop_on_plateau and not control.should_training_stop:
+            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+            if plateau.flat(losses, steps_per_epoch=max(1, round(state.max_steps / args.num_train_epochs))):
+                self._journal.write(Note(text=f"stopped at step {step}: the loss is flat"))
+                control.should_save = control.should_training_stop = True
+        return control
+
+
+def memory_in_use() -> int:
+    """Bytes in use on the device that trains: the card's peak so far, or this process's resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
+    return psutil.Process().memory_info().rss
