@@ -1,0 +1,210 @@
+"""A model's tokenizer and chat template: `tokenizers` and jinja, no transformers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from engine.data import chat_template, rendering
+from engine.data.chat_template import ChatTemplate
+from engine.data.convert import Example
+from engine.data.estimate import Estimate, estimate
+from engine.data.measure import Measured, located
+from engine.data.rendering import Rendered
+from engine.errors import Exit, FtuiError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Backend
+
+__all__ = ["AnyTokenizer", "Estimate", "Rendered", "Tokenizer", "Tokens", "estimate", "load"]
+
+UNTRAINED = -100
+
+
+class Tokens(Struct):
+    """`labels` is `input_ids` where there is a loss and -100 elsewhere; both are as long as the row."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class Tokenizer:
+    """Text to token ids and back, and examples to both.
+
+    Ids are those of transformers' `apply_chat_template(…, sanitize_control_tokens=True)` for special tokens: a
+    control token that stands in a row's own text is encoded as the characters it is made of.
+    """
+
+    exact = True
+
+    def __init__(self, backend: Backend, template: ChatTemplate | None, tokens: dict[str, str], name: str) -> None:
+        self.name = name
+        self.has_template = template is not None
+        self._backend = backend
+        self._template = template
+        self._end = tokens.get("eos_token", "")
+        self.eos_id: int | None = backend.token_to_id(self._end) if self._end else None
+        padding = tokens.get("pad_token")
+        self.pad_id: int | None = backend.token_to_id(padding) if padding else self.eos_id
+        added = backend.get_added_tokens_decoder()
+        self._special = {number for number, token in added.items() if token.special}
+        words = sorted({added[number].content for number in self._special}, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, words)) or "(?!)")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; nothing is put before or after it, and control tokens in it count as such."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    def render(self, example: Example) -> Rendered:
+        """The text that the model sees. Raises FtuiError(MODEL_UNSUPPORTED) if the chat template refuses the row."""
+        return rendering.render(example, self._template, self._control, self._end)
+
+    def tokenize(self, example: Example) -> Tokens:
+        """Ids and labels of the whole example, not cut."""
+        rendered = self.render(example)
+        ids, offsets = self._encoded(rendered)
+        labels = [UNTRAINED] * len(ids)
+        for start, stop in located(rendered.trained, offsets):
+            labels[start:stop] = ids[start:stop]
+        return Tokens(ids, labels)
+
+    def measure(self, rendered: Sequence[Rendered]) -> list[Measured]:
+        """How long each text is in tokens, and where its trained tokens lie. Encoded together, on all cores."""
+        special = bool(rendered) and rendered[0].special
+        texts = [one.text for one in rendered]
+        encodings: list[Encoding] = self._backend.encode_batch(texts, add_special_tokens=special)
+        found = []
+        for one, encoding in zip(rendered, encodings, strict=True):
+            ids, offsets = self._encoded(one) if one.literal else (encoding.ids, encoding.offsets)
+            found.append(self._measured(ids, located(one.trained, offsets)))
+        return found
+
+    def _measured(self, ids: list[int], spans: list[tuple[int, int]]) -> Measured:
+        start, stop = spans[-1]
+        end = next((at + 1 for at in range(stop - 1, start - 1, -1) if ids[at] in self._special), None)
+        return Measured(len(ids), spans, stop if end is None else end, closed=end is not None)
+
+    def _encoded(self, rendered: Rendered) -> tuple[list[int], list[tuple[int, int]]]:
+        if not rendered.literal:
+            encoding = self._backend.encode(rendered.text, add_special_tokens=rendered.special)
+            return encoding.ids, encoding.offsets
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        at = 0
+        for start, stop in [*rendered.literal, (len(rendered.text), len(rendered.text))]:
+            if at < start:
+                self._append(rendered, at, start, ids, offsets)
+            if start < stop:
+                plain = self._as_characters(rendered.text[start:stop])
+                ids.extend(plain)
+                offsets.extend([(start, stop)] * len(plain))
+            at = stop
+        return ids, offsets
+
+    def _append(
+        self, rendered: Rendered, start: int, stop: int, ids: list[int], offsets: list[tuple[int, int]]
+    ) -> None:
+        """Encode a stretch of text and append it."""
+        piece = rendered.text[start:stop]
+        if start == 0:
+            encoding = self._backend.encode(piece, add_special_tokens=rendered.special)
+            ids.extend(encoding.ids)
+            offsets.extend(encoding.offsets)
+            return
+        # After a line end, so that SentencePiece puts no space before it (as transformers does), unless they merge.
+        newline = self._backend.encode("\n", add_special_tokens=False).ids
+        encoding = self._backend.encode("\n" + piece, add_special_tokens=False)
+        skip, shift = len(newline), start - 1
+        if encoding.ids[:skip] != newline:
+            encoding = self._backend.encode(piece, add_special_tokens=False)
+            skip, shift = 0, start
+        ids.extend(encoding.ids[skip:])
+        offsets.extend((begin + shift, end + shift) for begin, end in encoding.offsets[skip:])
+
+    def _as_characters(self, token: str) -> list[int]:
+        """A control token as plain text: the tokenizer's steps without its table of added tokens."""
+        backend = self._backend
+
+        def run(text: str) -> list[int]:
+            if backend.normalizer is not None:
+                text = backend.normalizer.normalize_str(text)
+            pieces = [text]
+            if backend.pre_tokenizer is not None:
+                pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+            return [part.id for piece in pieces for part in backend.model.tokenize(piece)]
+
+        newline, ids = run("\n"), run("\n" + token)
+        ids = ids[len(newline) :] if ids[: len(newline)] == newline else run(token)
+        if not ids or backend.token_to_id(token) in ids:
+            raise FtuiError(
+                Exit.MODEL_UNSUPPORTED,
+                f"a row holds {token}, and this model's tokenizer cannot write it as plain text",
+                next_step="take it out of the rows",
+            )
+        return ids
+
+
+AnyTokenizer = Tokenizer | Estimate
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder. Raises FtuiError(MODEL_UNSUPPORTED) if there is none that can be read."""
+    from tokenizers import Tokenizer as Backend
+
+    folder = Path(folder)
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise FtuiError(
+            Exit.MODEL_UNSUPPORTED,
+            "the model has no tokenizer.json",
+            str(folder),
+            "save it once with AutoTokenizer.from_pretrained(…).save_pretrained(…) from transformers",
+        )
+    try:
+        backend = Backend.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception for whatever is wrong in the file
+        reason = " ".join(str(error).split())[:200]
+        raise FtuiError(Exit.MODEL_UNSUPPORTED, f"the tokenizer cannot be read: {reason}", str(file)) from None
+    backend.no_truncation()
+    backend.no_padding()
+    config = _json(folder / "tokenizer_config.json")
+    tokens = _special_tokens(folder, config, backend)
+    source = chat_template.find(folder, config)
+    template = ChatTemplate(source, tokens, str(folder)) if source is not None else None
+    return Tokenizer(backend, template, tokens, folder.name)
+
+
+def _special_tokens(folder: Path, config: dict[str, Any], backend: Backend) -> dict[str, str]:
+    """Special tokens by name, from the tokenizer's configuration; else those that the model's configuration numbers."""
+    found: dict[str, str] = {}
+    for given in (_json(folder / "special_tokens_map.json"), config):
+        for name, value in given.items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if name.endswith("_token") and isinstance(text, str):
+                found[name] = text
+    model = _json(folder / "config.json")
+    for name in ("bos_token", "eos_token", "pad_token"):
+        number = model.get(f"{name}_id")
+        number = number[0] if isinstance(number, list) and number else number
+        if name not in found and isinstance(number, int) and (text := backend.id_to_token(number)) is not None:
+            found[name] = text
+    return found
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise FtuiError(Exit.MODEL_UNSUPPORTED, f"{file.name} cannot be read: {error}", str(file)) from None
+    return value if isinstance(value, dict) else {}
