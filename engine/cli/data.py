@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from engine.data.dataset import Dataset
     from engine.data.findings import Finding
     from engine.data.lengths import Lengths
-    from engine.data.tokenizer import Tokenizer
+    from engine.data.tokenizer import AnyTokenizer
 
 PERCENTILES = (50, 95, 99)
 _BAR = 40
+_BINS = 16
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +38,17 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine import draft, recipe
+    from engine import recipe
     from engine.cli import progress
     from engine.data import dataset, findings, lengths
 
     values = shared.pairs(args.set, "--set")
+    if args.file.startswith("preset:"):
+        from engine import presets
+
+        values = {**presets.load(args.file.removeprefix("preset:")).values, **values}
     source = recipe.Data(
-        source=draft.absolute(args.file),
+        source=args.file,
         values=values,
         prompt=args.prompt,
         completion=args.completion,
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     with progress.shown(args.json) as report:
         tokenizer = _tokenizer(args.model, report)
         counted = lengths.count(read, tokenizer, lambda done, total: report("counting tokens", done, total))
-    found = findings.find(read, counted)
+    found = findings.find(read, counted, args.cutoff)
     if args.json:
         show.emit(_document(read, counted, found, args.cutoff))
         return 0
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tokenizer(model: str | None, report: Any) -> Tokenizer:
+def _tokenizer(model: str | None, report: Any) -> AnyTokenizer:
     from engine.data import tokenizer
     from engine.models import sources
 
@@ -72,7 +77,13 @@ def _tokenizer(model: str | None, report: Any) -> Tokenizer:
 
 
 def _histogram(counted: Lengths, cutoff: int | None) -> list[tuple[int, int, int]]:
-    return counted.histogram(12, upto=max(counted.max, cutoff or 0))
+    """Bins of a power of two of tokens, the narrowest that make at most sixteen; [(from, to, rows)]."""
+    longest = max(counted.max, cutoff or 0)
+    width = 1
+    while longest // width >= _BINS:
+        width *= 2
+    bins = longest // width + 1
+    return counted.histogram(bins, upto=bins * width)
 
 
 def _print(read: Dataset, counted: Lengths, found: list[Finding], cutoff: int | None) -> None:
@@ -110,7 +121,7 @@ def _finding(finding: Finding) -> Text:
     return line
 
 
-def _preview(read: Dataset, tokenizer: Tokenizer, first: int, count: int) -> None:
+def _preview(read: Dataset, tokenizer: AnyTokenizer, first: int, count: int) -> None:
     """The exact text that the model sees, what is trained between ⟦ and ⟧ and underlined."""
     from engine.data import preview
 
@@ -121,10 +132,12 @@ def _preview(read: Dataset, tokenizer: Tokenizer, first: int, count: int) -> Non
     for example in chosen:
         line = show.styled(f"row {example.row}  ", "dim")
         for piece, trained in preview.pieces(example, tokenizer):
-            if trained:
-                line.append_text(show.styled(f"⟦{piece}⟧", "underline"))
-            else:
-                line.append_text(show.styled(piece, "dim"))
+            whole = piece.rstrip("\n")
+            ends = len(piece) - len(whole)
+            text = whole.replace("\n", "⏎\n") + "⏎" * ends
+            line.append_text(show.styled(f"⟦{text}⟧", "underline") if trained else show.styled(text, "dim"))
+            line.append("\n" * bool(ends))
+        line.rstrip()
         show.console().print(line, soft_wrap=True)
 
 

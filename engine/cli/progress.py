@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.draft import Report
 
+_PATIENCE = 2.0  # seconds
+_EVERY = 15.0  # seconds
+
 
 @contextmanager
 def shown(quiet: bool = False) -> Iterator[Report]:
-    """A function to report to. A bar on a terminal's stderr; else a line whenever the subject changes or 15 s have gone."""
+    """A function to report to. A bar on a terminal's stderr; else a line now and then for what lasts."""
     if quiet:
         yield lambda what, done, total: None
     elif sys.stderr.isatty():
@@ -51,14 +54,17 @@ def _bar() -> Iterator[Report]:
 def _lines() -> Report:
     from engine.text import safe
 
-    last_what, last_time = "", 0.0
+    subject, said = "", 0.0
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal last_what, last_time
+        nonlocal subject, said
         now = time.monotonic()
-        if what == last_what and now - last_time < 15:
+        if what != subject:
+            # What is over in a moment needs no line: the first comes after _PATIENCE.
+            subject, said = what, now - _EVERY + _PATIENCE
+        if now - said < _EVERY:
             return
-        last_what, last_time = what, now
+        said = now
         share = f" {100 * done // total} %" if total else ""
         print(f"{safe(what)}{share}", file=sys.stderr, flush=True)
 

@@ -48,6 +48,7 @@ def styled(text: str, style: str = "") -> Text:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = (), wrap: str = "") -> Table:
     """A table without frames. `right` names columns aligned right, `wrap` the one that takes what room is left."""
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for column in columns:
@@ -58,7 +59,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
             overflow="fold" if column == wrap else "ellipsis",
         )
     for row in rows:
-        made.add_row(*[cell if _is_rich(cell) else styled(str(cell)) for cell in row])
+        made.add_row(*[cell if isinstance(cell, Text) else styled(str(cell)) for cell in row])
     return made
 
 
@@ -80,9 +81,3 @@ def number(value: object) -> str:
             return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
         return f"{value:g}"
     return str(value)
-
-
-def _is_rich(cell: object) -> bool:
-    from rich.text import Text
-
-    return isinstance(cell, Text)
