@@ -142,5 +142,17 @@ class Failure(Event, tag="failure"):
 
 
 AnyEvent = (
-    State | Progress | Start | Step | Evaluated | Sample | Checkpoint | Retired | Result | Evaluation | Exported | Note | Failure
+    State
+    | Progress
+    | Start
+    | Step
+    | Evaluated
+    | Sample
+    | Checkpoint
+    | Retired
+    | Result
+    | Evaluation
+    | Exported
+    | Note
+    | Failure
 )

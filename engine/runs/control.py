@@ -1,0 +1,287 @@
+"""Starting, stopping and going on with runs. Each function is one verb; all of them return soon.
+
+A run is changed only by whoever holds the lock in its folder. A face takes the lock, checks, writes down the new
+attempt, and passes the lock itself on to the supervisor, so that no two attempts of one run can overlap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from engine import recipe as recipes
+from engine.errors import Exit, FtuiError
+from engine.paths import write_private
+from engine.runs import chat, checkpoints, processes, status
+from engine.runs.directory import RunDir, handle
+from engine.runs.events import State
+from engine.runs.job import Job
+from engine.runs.journal import Writer
+from engine.runs.status import Status
+from engine.runs.warm import Warm, prewarm
+
+__all__ = ["Job", "Warm", "extend", "prewarm", "release", "resume", "serve", "start", "stop"]
+
+POLITE = 3.0  # seconds a worker that only chats has to quit by itself before it gets SIGTERM
+PATIENCE = 20.0  # seconds until processes that should end are reported as stuck
+
+
+def start(run: RunDir, job: Job, gpu: int | None = None, warm: Warm | None = None) -> None:
+    """Start a worker for `job`, supervised and detached. Returns once it has its job; it loads long after that.
+
+    A worker that lingers only to chat is sent away first. FtuiError(RUN_STATE) when the run is at work.
+    """
+    with _claim(run) as lock:
+        _launch(run, job, gpu, warm, lock)
+
+
+def stop(run: RunDir, wait: bool = False) -> Status:
+    """Ask the worker to save a checkpoint and stop after the optimizer step it is in; returns how the run stands.
+
+    wait  return only when it has stopped
+    A worker that lingers only to chat is ended. FtuiError(RUN_STATE) when nothing of the run is alive.
+    """
+    now = status.read(run)
+    if now.ended:
+        if not now.worker_alive:
+            raise FtuiError(Exit.RUN_STATE, f"{now.name} is not running: it is {now.state}", run.name)
+        release(run)
+        return status.read(run)
+    write_private(run.stop_path, b"")
+    while wait:
+        now = status.read(run)
+        if now.ended:
+            break
+        time.sleep(0.1)
+    return now
+
+
+def resume(run: RunDir, gpu: int | None = None, warm: Warm | None = None) -> int:
+    """Go on from the newest whole checkpoint, or from step 0 when there is none; returns that step.
+
+    gpu  as in the last attempt when None. FtuiError(RUN_STATE) unless the run is stopped, failed or lost.
+    """
+    _need(run, "stopped", "failed", "lost")
+    with _claim(run) as lock:
+        _need(run, "stopped", "failed", "lost")
+        step, options = _from_checkpoint(run)
+        _launch(run, Job("train", str(run.path), options), gpu, warm, lock)
+    return step
+
+
+def extend(run: RunDir, epochs: float, gpu: int | None = None, warm: Warm | None = None) -> int:
+    """Train a finished run for `epochs` more, from its last whole checkpoint; returns that checkpoint's step.
+
+    The recipe in the folder says the new total; the one before is kept as recipe.before-extend-K.yaml.
+    FtuiError(RUN_STATE) unless the run is ready and a checkpoint of it is whole.
+    """
+    if not epochs > 0:
+        raise FtuiError(Exit.USAGE, f"cannot extend by {epochs:g} epochs", next_step="give a number above 0")
+    _need(run, "ready")
+    recipe = run.recipe()
+    with _claim(run) as lock:
+        _need(run, "ready")
+        step, options = _from_checkpoint(run)
+        if options["resume"] is None:
+            raise FtuiError(
+                Exit.RUN_STATE,
+                "no whole checkpoint is left to go on from",
+                str(run.checkpoints),
+                "start a new run from the adapter",
+            )
+        before = run.recipe_path.read_bytes()
+        number = 1
+        while (kept := run.path / f"recipe.before-extend-{number}.yaml").exists():
+            number += 1
+        recipe.settings = msgspec.structs.replace(recipe.settings, epochs=recipe.settings.epochs + epochs)
+        write_private(kept, before)
+        write_private(run.recipe_path, recipes.to_yaml(recipe))
+        try:
+            _launch(run, Job("train", str(run.path), {**options, "extend": epochs}), gpu, warm, lock)
+        except BaseException:
+            write_private(run.recipe_path, before)
+            kept.unlink(missing_ok=True)
+            raise
+    return step
+
+
+def serve(run: RunDir, gpu: int | None = None, warm: Warm | None = None) -> None:
+    """See to it that a worker answers on run.socket_path; waits for one to load where none does yet.
+
+    FtuiError(RUN_STATE) while the run trains or has nothing to talk to; the worker's own failure when it fails.
+    """
+    patience = time.monotonic() + PATIENCE
+    started = False
+    while not chat.answers(run.socket_path):
+        now = status.read(run)
+        if now.worker_alive and not now.ended:
+            raise FtuiError(Exit.RUN_STATE, f"{now.name} is still {now.state}", run.name, "chat when it is ready")
+        if now.worker_alive and (started or now.job == "serve" or time.monotonic() < patience):
+            # Loading for us or for another face, or about to listen or to end after its training.
+            time.sleep(0.05)
+            continue
+        if started:
+            record = status.read_json(run.supervisor_path)
+            failure = status.failure_of(run, record)
+            next_step = failure.next_step if failure.seq else f"the log says more: {run.log_path}"
+            known = failure.code in set(Exit)
+            raise FtuiError(Exit(failure.code) if known else Exit.RUN_FAILED, failure.cause, failure.where, next_step)
+        options: dict[str, object] = {}
+        if run.result is None:
+            _, found = _from_checkpoint(run)
+            if found["resume"] is None:
+                raise FtuiError(Exit.RUN_STATE, f"{now.name} has nothing to talk to yet: it is {now.state}", run.name)
+            options["checkpoint"] = found["resume"]
+        try:
+            start(run, Job("serve", str(run.path), options), gpu, warm)
+        except FtuiError as error:
+            # Another face may have been quicker: then its worker is ours too.
+            if error.code != Exit.RUN_STATE or status.read(run).job != "serve":
+                raise
+        started = True
+
+
+def release(run: RunDir) -> None:
+    """End a worker that is alive only to chat, and wait until it is gone; its memory is free then.
+
+    FtuiError(RUN_STATE) when the run is at work.
+    """
+    with _claim(run):
+        pass
+
+
+def _need(run: RunDir, *states: str) -> None:
+    now = status.read(run)
+    if now.state in states:
+        return
+    name = handle(run)
+    if now.state == "ready":
+        raise FtuiError(
+            Exit.RUN_STATE, f"{now.name} is finished", run.name, f"train it longer: ftui extend {name} --epochs N"
+        )
+    if now.ended:
+        raise FtuiError(Exit.RUN_STATE, f"{now.name} is {now.state}", run.name, f"go on with it: ftui resume {name}")
+    raise _busy(now, run)
+
+
+def _busy(now: Status, run: RunDir) -> FtuiError:
+    doing = "exporting" if now.job == "export" else now.state
+    place = f" {now.detail}" if now.detail.startswith("on ") else ""
+    return FtuiError(
+        Exit.RUN_STATE,
+        f"{now.name} is already at work: it is {doing}{place}",
+        run.name,
+        f"watch it: ftui watch {handle(run)}",
+    )
+
+
+def _from_checkpoint(run: RunDir) -> tuple[int, dict[str, object]]:
+    found = checkpoints.newest_verified(run)
+    if found is None:
+        return 0, {"resume": None}
+    return found[0], {"resume": str(found[1].relative_to(run.path))}
+
+
+@contextlib.contextmanager
+def _claim(run: RunDir) -> Iterator[int]:
+    """Hold the run's lock, with no process of the run alive; yields the lock's descriptor.
+
+    Closing the descriptor lets go of the lock only where it was not passed on.
+    """
+    try:
+        lock = os.open(run.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise FtuiError(Exit.PERMISSION, f"cannot lock the run: {error.strerror}", str(run.lock_path)) from None
+    try:
+        begun = time.monotonic()
+        asked = terminated = False
+        while True:
+            held = _try_lock(lock)
+            record = status.read_json(run.supervisor_path)
+            living = status.lives(run, record)
+            if held and not living:
+                break
+            if held:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            now = status.read(run)
+            waited = time.monotonic() - begun
+            remote = not now.ended and now.detail.startswith("on ")
+            if remote or (now.worker_alive and (not now.ended or now.job == "export")):
+                raise _busy(now, run)
+            if waited > PATIENCE:
+                raise FtuiError(Exit.RUN_STATE, f"the processes of {now.name} do not end", run.name)
+            if now.worker_alive and not asked:
+                asked = True
+                chat.quit_worker(run.socket_path)
+            if now.worker_alive and waited > POLITE and not terminated:
+                terminated = True
+                for who in ("supervisor", "worker"):
+                    identity = processes.parse(record.get(who))
+                    if identity is not None:
+                        processes.send(identity, signal.SIGTERM)
+            time.sleep(0.02)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _launch(run: RunDir, job: Job, gpu: int | None, warm: Warm | None, lock: int) -> None:
+    """Write down a new attempt and start its processes. The caller holds the lock."""
+    last = status.read_json(run.supervisor_path)
+    gpu = last.get("gpu") if gpu is None else gpu
+    attempt = int(last.get("attempt", 0)) + 1
+    options = job.options if gpu is None else {**job.options, "gpu": gpu}
+    job = Job(job.kind, str(run.path), options, attempt)
+    before = None
+    if job.kind != "train":
+        now = status.read(run)
+        before = {name: getattr(now, name) for name in ("state", "detail", "cause", "where", "next_step")}
+    record = {
+        "attempt": attempt,
+        "job": msgspec.to_builtins(job),
+        "gpu": gpu,
+        "time": time.time(),
+        "journal": run.journal_path.stat().st_size if run.journal_path.exists() else 0,
+        "before": before,
+        # This face stands in until the supervisor has written itself down here.
+        "supervisor": processes.plain(processes.identity()),
+        "worker": None,
+    }
+    try:
+        write_private(run.supervisor_path, json.dumps(record, indent=1))
+        if job.kind == "train":
+            run.stop_path.unlink(missing_ok=True)
+            writer = Writer(run.journal_path)
+            writer.write(State(state="preparing"))
+            writer.close()
+        if warm is not None and warm.hand_over(run, attempt, lock):
+            return
+        arguments = (str(run.path), "--lock", str(lock))
+        if processes.detach("engine.runs.supervisor", *arguments, log=run.log_path, keep=[lock]):
+            return
+        write_private(run.supervisor_path, json.dumps({**record, "supervisor": None}, indent=1))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise FtuiError(
+            Exit.DISK_FULL if full else Exit.PERMISSION,
+            f"cannot write the run's folder: {error.strerror}",
+            str(run.path),
+            "make room on the disk" if full else "",
+        ) from None
+    raise FtuiError(Exit.RUN_FAILED, "the supervisor could not be started", status.last_words(run.log_path))

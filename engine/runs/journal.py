@@ -1,0 +1,155 @@
+"""The journal of a run: events.jsonl, one event a line, only ever appended to.
+
+A writer that dies leaves at most one torn line at the end. Readers ignore it, the next writer ends it with a newline,
+and from then on it is a line that does not parse and is skipped.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from engine.runs.events import AnyEvent, Checkpoint, Event, Failure, Result, State
+
+CHUNK = 1 << 20  # bytes a reader takes at once; a line is never longer than a few kB, so memory stays flat
+PENDING = 1 << 20  # bytes a writer keeps while the disk is full
+# What a resumed run or a person relies on must be on the disk; a lost metric is only a gap in a curve.
+_DURABLE = (State, Checkpoint, Result, Failure)
+
+E = typing.TypeVar("E", bound=Event)
+_KINDS: dict[str, type[Event]] = {
+    str(kind.__struct_config__.tag): kind for kind in typing.get_args(AnyEvent) if issubclass(kind, Event)
+}
+_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+_encoder = msgspec.json.Encoder()
+
+
+def decode(line: bytes) -> AnyEvent | None:
+    """The event that a whole line holds; None for a damaged line or a kind this version does not know.
+
+    JSON has no NaN and no infinity: both are written as null and read as NaN.
+    """
+    try:
+        return _decoder.decode(line)
+    except msgspec.MsgspecError:
+        pass
+    try:
+        raw = msgspec.json.decode(line)
+        kind = _KINDS[raw["event"]]
+        for name, annotation in typing.get_type_hints(kind).items():
+            if annotation is float and name in raw and raw[name] is None:
+                raw[name] = math.nan
+        return msgspec.convert(raw, kind)  # type: ignore[return-value]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return None
+
+
+class Writer:
+    """Appends events. One writer at a time: the worker, or the face while it holds the run's lock."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(path, flags, 0o600)
+        self._pending = b""
+        self.seq, whole = self._last()
+        self._torn = not whole
+
+    def _last(self) -> tuple[int, bool]:
+        """The highest sequence number so far, and whether the last line is whole."""
+        high = size = os.fstat(self._descriptor).st_size
+        whole = size == 0 or os.pread(self._descriptor, 1, size - 1) == b"\n"
+        tail = b""
+        while high > 0:
+            low = max(0, high - CHUNK)
+            tail = os.pread(self._descriptor, high - low, low) + tail
+            lines = tail.split(b"\n")
+            for line in reversed(lines if low == 0 else lines[1:]):
+                event = decode(line) if line else None
+                if event is not None:
+                    return event.seq, whole
+            high, tail = low, lines[0]
+        return 0, whole
+
+    def write(self, event: E) -> E:
+        """Append one event, with the next sequence number and the time of now unless it has one. Returns it.
+
+        State, Checkpoint, Result and Failure are on the disk when this returns. While the disk is full events are
+        kept (up to 1 MB, then the oldest go) and written when there is room again: a full disk does not end a run.
+        """
+        self.seq += 1
+        event.seq = self.seq
+        event.time = event.time or time.time()
+        self._pending += _encoder.encode(event) + b"\n"
+        if len(self._pending) > PENDING:
+            self._pending = self._pending[self._pending.index(b"\n", len(self._pending) - PENDING) + 1 :]
+        try:
+            self._flush()
+            if isinstance(event, _DURABLE):
+                os.fdatasync(self._descriptor)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        return event
+
+    def _flush(self) -> None:
+        content = b"\n" + self._pending if self._torn else self._pending
+        written = os.write(self._descriptor, content)
+        if written < len(content):
+            # The disk filled up within the write: what is there is torn, and the lines are written again, whole.
+            self._torn = True
+            whole = content.rfind(b"\n", 0, written) + 1
+            self._pending = content[whole:].lstrip(b"\n")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
+        self._pending = b""
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Reader:
+    """Follows a journal. Each event is given once, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0  # bytes read, always just after a newline
+
+    def poll(self) -> list[AnyEvent]:
+        """The events of the whole lines that came since the last poll; none when there is no journal yet."""
+        return [event for events in self.chunks() for event in events]
+
+    def chunks(self) -> Iterator[list[AnyEvent]]:
+        """As `poll`, in pieces of about 1 MB of journal: for a first look at a long one without holding it all."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return
+        try:
+            size = CHUNK
+            while block := os.pread(descriptor, size, self.offset):
+                end = block.rfind(b"\n") + 1
+                if end:
+                    self.offset += end
+                    size = CHUNK
+                    yield _decode_block(block[:end])
+                elif len(block) < size:
+                    return  # a torn tail
+                else:
+                    size *= 2  # one line longer than the block
+        finally:
+            os.close(descriptor)
+
+
+def _decode_block(block: bytes) -> list[AnyEvent]:
+    try:
+        return _decoder.decode_lines(block)
+    except msgspec.MsgspecError:
+        # One line in it is damaged or of a later version: take them one by one.
+        return [event for line in block.split(b"\n") if line and (event := decode(line)) is not None]

@@ -1,0 +1,165 @@
+"""What a journal adds up to: the picture of a run that the screens draw."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import groupby
+
+from engine.runs.events import (
+    AnyEvent,
+    Checkpoint,
+    Evaluated,
+    Evaluation,
+    Exported,
+    Failure,
+    Note,
+    Progress,
+    Result,
+    Retired,
+    Sample,
+    Start,
+    State,
+    StateName,
+    Step,
+)
+
+
+class Curve:
+    """The optimizer steps, one array a field, all of the same length: 64 bytes a step, so that a million fit.
+
+    step is strictly rising; NaN stands where a number was not finite.
+    """
+
+    def __init__(self) -> None:
+        self.step = array("q")
+        self.epoch = array("d")
+        self.loss = array("d")
+        self.learning_rate = array("d")
+        self.grad_norm = array("d")
+        self.tokens_per_second = array("d")
+        self.memory = array("q")
+        self.time = array("d")
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def extend(self, steps: list[Step]) -> None:
+        self.step.extend([event.step for event in steps])
+        self.epoch.extend([event.epoch for event in steps])
+        self.loss.extend([event.loss for event in steps])
+        self.learning_rate.extend([event.learning_rate for event in steps])
+        self.grad_norm.extend([event.grad_norm for event in steps])
+        self.tokens_per_second.extend([event.tokens_per_second for event in steps])
+        self.memory.extend([event.memory for event in steps])
+        self.time.extend([event.time for event in steps])
+
+    def drop_after(self, step: int) -> None:
+        """Forget every point after optimizer step `step`."""
+        keep = bisect_right(self.step, step)
+        for name in vars(self):
+            del getattr(self, name)[keep:]
+
+
+class RunView:
+    """The current picture of a run. `fold` takes events as `journal.Reader.poll` gives them, each once, in order.
+
+    The state is what the journal says; whether the processes still live is the business of `engine.runs.status`.
+    """
+
+    def __init__(self) -> None:
+        self.state: StateName = "preparing"
+        self.detail = ""
+        self.progress: Progress | None = None
+        self.start: Start | None = None
+        self.steps = Curve()
+        self.last: Step | None = None
+        self.evaluated: list[Evaluated] = []
+        self.samples: list[Sample] = []
+        self.checkpoints: list[Checkpoint] = []
+        self.result: Result | None = None
+        self.evaluation: Evaluation | None = None
+        self.failure: Failure | None = None
+        self.notes: list[Note] = []
+        self.exports: list[Exported] = []
+        self.seq = 0
+        self.time = 0.0
+        self._smoothed = array("d")
+        self._alpha = 0.0
+
+    def fold(self, events: Iterable[AnyEvent]) -> bool:
+        """Take in events; True when there was at least one."""
+        before = self.seq, self.time
+        for kind, group in groupby(events, type):
+            batch = list(group)
+            if kind is Step:
+                self._steps(batch)  # type: ignore[arg-type]
+            else:
+                for event in batch:
+                    self._one(event)
+            self.seq, self.time = batch[-1].seq, batch[-1].time
+        return (self.seq, self.time) != before
+
+    def _steps(self, batch: list[Step]) -> None:
+        if self.steps.step and batch[0].step <= self.steps.step[-1]:
+            self._rewind(batch[0].step - 1)
+        self.steps.extend(batch)
+        self.last = batch[-1]
+
+    def _one(self, event: AnyEvent) -> None:
+        match event:
+            case State():
+                self.state, self.detail, self.progress = event.state, event.detail, None
+                if event.state == "preparing":
+                    self.failure = None
+            case Progress():
+                self.progress = event
+            case Start():
+                self.start, self.progress, self.failure = event, None, None
+                self._rewind(event.from_step)
+            case Evaluated():
+                self.evaluated.append(event)
+            case Sample():
+                self.samples.append(event)
+            case Checkpoint():
+                self.checkpoints = [kept for kept in self.checkpoints if kept.step != event.step] + [event]
+            case Retired():
+                self.checkpoints = [kept for kept in self.checkpoints if kept.step != event.step]
+            case Result():
+                self.result = event
+            case Evaluation():
+                self.evaluation = event
+            case Exported():
+                self.exports.append(event)
+            case Note():
+                self.notes.append(event)
+            case Failure():
+                self.failure = event
+
+    def _rewind(self, step: int) -> None:
+        """What an earlier attempt did after `step` no longer counts."""
+        self.steps.drop_after(step)
+        del self._smoothed[len(self.steps) :]
+        self.evaluated = [kept for kept in self.evaluated if kept.step <= step]
+        self.samples = [kept for kept in self.samples if kept.step <= step]
+        self.checkpoints = [kept for kept in self.checkpoints if kept.step <= step]
+        if self.last is not None and self.last.step > step:
+            self.last = None
+
+    def smoothed(self, alpha: float = 0.1) -> array[float]:
+        """The loss as an exponential moving average: s = alpha * loss + (1 - alpha) * s, starting at the first loss.
+
+        As long as steps.loss, NaN where that is NaN. Kept between calls with the same alpha, which must lie in (0, 1].
+        """
+        if alpha != self._alpha:
+            self._smoothed, self._alpha = array("d"), alpha
+        done = len(self._smoothed)
+        mean = next((value for value in reversed(self._smoothed) if value == value), None)
+        for loss in self.steps.loss[done:]:
+            if loss != loss:
+                self._smoothed.append(loss)
+                continue
+            mean = loss if mean is None else mean + alpha * (loss - mean)
+            self._smoothed.append(mean)
+        return self._smoothed

@@ -1,0 +1,92 @@
+"""A small recipe, runs with a fake worker, and polling instead of sleeping."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.recipe import Data, Model, Recipe, Settings
+from engine.runs import directory, processes, status
+from engine.runs.directory import RunDir
+
+HERE = Path(__file__).parent
+
+
+def make_recipe(name: str = "congyu", epochs: float = 2) -> Recipe:
+    settings = Settings(
+        method="lora",
+        learning_rate=1e-3,
+        epochs=epochs,
+        micro_batch=4,
+        accumulation=1,
+        max_length=256,
+        rank=8,
+        alpha=16,
+        dropout=0.0,
+        targets="all-linear",
+        precision="fp32",
+        optimizer="adamw_torch",
+        schedule="cosine",
+        warmup=0.1,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        gradient_checkpointing=False,
+        eval_fraction=0.0,
+        stop_on_plateau=False,
+        save_every=5,
+        sample_every=5,
+        seed=1,
+    )
+    return Recipe(name=name, model=Model(source="starter"), data=Data(source="rows.jsonl"), settings=settings)
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Poll until `condition` is true and return its value; fail after `seconds`."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+    return value
+
+
+def pid_of(run: RunDir, who: str = "worker") -> int:
+    found = processes.parse(status.read_json(run.supervisor_path).get(who))
+    assert found is not None
+    return found.pid
+
+
+def over(run: RunDir) -> bool:
+    """Whether every process of the run has ended."""
+    record = status.read_json(run.supervisor_path)
+    return not any(processes.alive(processes.parse(record.get(who))) for who in ("supervisor", "worker"))
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RunDir]]:
+    """make_run(what, name=…, epochs=…): a run whose fake worker does `what`. Whatever still lives is killed at the end."""
+    monkeypatch.setenv("FTUI_WORKER_MODULE", "fake_worker")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.chdir(tmp_path)
+    made: list[RunDir] = []
+
+    def make(what: str, name: str = "congyu", epochs: float = 2) -> RunDir:
+        run = directory.create(make_recipe(name, epochs), {})
+        (run.path / "fake.txt").write_text(what)
+        made.append(run)
+        return run
+
+    yield make
+    for run in made:
+        record = status.read_json(run.supervisor_path)
+        for who in ("worker", "supervisor"):
+            found = processes.parse(record.get(who))
+            if found is not None and found.pid != os.getpid():
+                with contextlib.suppress(OSError):
+                    processes.send(found, signal.SIGKILL)
