@@ -132,10 +132,18 @@ def _complain(error: FtuiError, as_json: bool) -> None:
     from engine.text import safe
 
     if as_json:
-        print(json.dumps(error.as_dict(), ensure_ascii=False), file=sys.stderr)
+        print(_redacted(json.dumps(error.as_dict(), ensure_ascii=False)), file=sys.stderr)
         return
-    first, *rest = [safe(line) for line in error.lines()]
+    first, *rest = [safe(_redacted(line)) for line in error.lines()]
     print(f"ftui: {first}", *(f"      {line}" for line in rest), sep="\n", file=sys.stderr)
+
+
+def _redacted(text: str) -> str:
+    """`text` without the tokens that the environment holds: an error of a library may quote them."""
+    for name, value in os.environ.items():
+        if "TOKEN" in name and len(value) > 7:
+            text = text.replace(value, "(secret)")
+    return text
 
 
 def _from_system(error: Exception) -> FtuiError | None:
@@ -155,14 +163,11 @@ def _crash(error: Exception, arguments: list[str], as_json: bool) -> int:
     from engine import paths
 
     path = "(no file could be written)"
-    secrets = [value for name, value in os.environ.items() if "TOKEN" in name and len(value) > 7]
     when = time.strftime("%Y-%m-%d %H:%M:%S %z")
     report = f"{when}  ftui {__version__}  {shlex.join(arguments)}\n{''.join(traceback.format_exception(error))}"
-    for secret in secrets:
-        report = report.replace(secret, "(secret)")
     try:
         log = paths.state_dir() / "crash.log"
-        paths.write_private(log, report)
+        paths.write_private(log, _redacted(report))
         path = str(log)
     except OSError:
         pass

@@ -83,7 +83,7 @@ def _histogram(counted: Lengths, cutoff: int | None) -> list[tuple[int, int, int
     while longest // width >= _BINS:
         width *= 2
     bins = longest // width + 1
-    return counted.histogram(bins, upto=bins * width)
+    return counted.histogram(bins, upto=bins * width - 1)
 
 
 def _print(read: Dataset, counted: Lengths, found: list[Finding], cutoff: int | None) -> None:

@@ -10,6 +10,7 @@ from engine.cli import options as shared
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_run(parser)
     parser.add_argument("--epochs", type=float, required=True, metavar="N", help="how many epochs more")
+    parser.add_argument("--gpu", type=int, metavar="N", help="index of the card to use (default: as before)")
     shared.add_wait(parser)
 
 
@@ -18,5 +19,5 @@ def run(args: argparse.Namespace) -> int:
     from engine.runs import control
 
     found = shared.named_run(args)
-    control.extend(found, args.epochs)
-    return live.go_on(found, args)
+    step = control.extend(found, args.epochs, gpu=args.gpu)
+    return live.go_on(found, args, step)

@@ -35,15 +35,17 @@ _LINE_EVERY = 30.0  # seconds between two step lines at least, unless a twentiet
 Look = Callable[[list[AnyEvent], "RunView"], None]
 
 
-def go_on(run: RunDir, args: argparse.Namespace) -> int:
-    """After a start: follow it with --wait, else say how to come back."""
+def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None) -> int:
+    """After a start: follow it with --wait, else say how to come back. `step`: where an earlier run goes on."""
     from engine.runs import directory
 
+    if step is not None and not args.json:
+        show.say(f"{directory.title(run)} goes on from step {step}")
     if args.wait:
         return wait(run, args.json)
     name = directory.handle(run)
     if args.json:
-        show.emit({"run": name, "dir": str(run.path)})
+        show.emit({"run": name, "dir": str(run.path), **({} if step is None else {"from_step": step})})
     else:
         show.say(
             f"{name} runs in the background: `ftui attach {name}` shows it, `ftui stop {name}` ends it with a checkpoint"

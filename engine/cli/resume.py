@@ -9,6 +9,7 @@ from engine.cli import options as shared
 
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_run(parser)
+    parser.add_argument("--gpu", type=int, metavar="N", help="index of the card to use (default: as before)")
     shared.add_wait(parser)
 
 
@@ -17,5 +18,5 @@ def run(args: argparse.Namespace) -> int:
     from engine.runs import control
 
     found = shared.named_run(args)
-    control.resume(found)
-    return live.go_on(found, args)
+    step = control.resume(found, gpu=args.gpu)
+    return live.go_on(found, args, step)

@@ -15,15 +15,16 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.runs import control, status
+    from engine.runs import control
 
     found = shared.named_run(args)
-    control.stop(found, wait=args.wait)
-    now = status.read(found)
+    now = control.stop(found, wait=args.wait)
     if args.json:
         show.emit(now)
-    elif args.wait:
-        show.say(f"{now.name}: {now.state} at step {now.step}; `ftui resume {now.name}` goes on")
+    elif now.state == "stopped":
+        show.say(f"{now.name} stopped at step {now.step}; `ftui resume {now.name}` goes on")
+    elif now.ended:
+        show.say(f"{now.name} is {now.state}")
     else:
         show.say(f"{now.name} stops after the step under way and a checkpoint; `ftui resume {now.name}` goes on later")
     return 0

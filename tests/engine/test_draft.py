@@ -1,0 +1,179 @@
+"""From what was picked to what can start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import draft as drafts
+from engine import recipe as recipes
+from engine.draft import Choice, Draft
+from engine.errors import Exit, FtuiError
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "my rows.jsonl"
+    lines = [{"instruction": f"What is {n} plus one?", "input": "", "output": f"It is {n + 1}."} for n in range(12)]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    path = tmp_path / "names.json"
+    lines = [{"instruction": f"{n}. Who are you?", "output": "I am {{name}}, made by {{author}}."} for n in range(8)]
+    path.write_text(json.dumps(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"], "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def make(model: Path, **choice: Any) -> Draft:
+    return drafts.make(Choice(model=str(model), **choice))
+
+
+def test_a_file_and_a_model_are_enough(tiny_model: Path, rows: Path) -> None:
+    heard: list[str] = []
+    draft = drafts.make(Choice(model=str(tiny_model), data=str(rows)), lambda what, done, total: heard.append(what))
+    assert draft.recipe.name == "my-rows"
+    assert draft.recipe.data.source == str(rows.resolve())
+    assert draft.recipe.settings == draft.plan.settings
+    assert draft.plan.edits == {}
+    assert draft.advice_facts.rows == len(draft.dataset.examples) == 12
+    assert draft.plan.steps > 0
+    assert {advice.field for advice in draft.plan.advice} == set(recipes.SETTING_FIELDS)
+    assert draft.recipe.probe == "What is 0 plus one?"
+    assert draft.recipe.checks == recipes.Checks()
+    assert drafts.refusals(draft) == []
+    assert "counting tokens" in heard
+
+
+def test_nothing_picked_says_what_to_give(tiny_model: Path) -> None:
+    with pytest.raises(FtuiError) as caught:
+        make(tiny_model)
+    assert caught.value.code == Exit.DATA_MISSING
+    assert "--data" in caught.value.next_step
+
+
+def test_the_identity_preset_brings_rows_values_checks_and_probe(tiny_model: Path) -> None:
+    draft = make(tiny_model, preset="identity")
+    assert draft.recipe.data.source == "preset:identity"
+    name, author = draft.recipe.data.values["name"], draft.recipe.data.values["author"]
+    assert draft.recipe.name == recipes.slug(name).lower()
+    assert draft.dataset.placeholders == {}
+    assert len(draft.recipe.checks.identity) >= 10
+    expected = {word for check in draft.recipe.checks.identity for word in check.expect}
+    assert expected == {name, author}
+    assert draft.recipe.probe
+    assert "{{" not in recipes.to_yaml(draft.recipe)
+
+
+def test_own_values_stand_over_the_presets(tiny_model: Path) -> None:
+    draft = make(tiny_model, preset="identity", values={"name": "Ada Lovelace"})
+    assert draft.recipe.data.values["name"] == "Ada Lovelace"
+    assert draft.recipe.data.values["author"]
+    assert draft.recipe.name == "ada-lovelace"
+    assert any("Ada Lovelace" in check.expect for check in draft.recipe.checks.identity)
+
+
+def test_the_presets_settings_hold_until_they_are_edited(tiny_model: Path) -> None:
+    plain = make(tiny_model, preset="identity")
+    advice = {a.field: a for a in plain.plan.advice}
+    assert plain.recipe.settings.rank == plain.preset_settings["rank"]
+    assert "preset" in advice["rank"].source
+    edited = make(tiny_model, preset="identity", edits={"rank": 2})
+    assert edited.recipe.settings.rank == 2
+    assert edited.plan.edits == {"rank": 2}
+
+
+def test_a_preset_without_rows_asks_for_them(tiny_model: Path, rows: Path) -> None:
+    with pytest.raises(FtuiError) as caught:
+        make(tiny_model, preset="instructions")
+    assert caught.value.code == Exit.DATA_MISSING
+    assert make(tiny_model, preset="instructions", data=str(rows)).recipe.preset == "instructions"
+
+
+def test_identity_rows_without_a_preset_are_checked_like_the_identity_preset(tiny_model: Path, named: Path) -> None:
+    draft = make(tiny_model, data=str(named), values={"name": "Ada", "author": "Byron"})
+    assert draft.advice_facts.intent == "identity"
+    assert draft.recipe.preset is None
+    assert draft.recipe.name == "ada"
+    assert {word for check in draft.recipe.checks.identity for word in check.expect} == {"Ada", "Byron"}
+    assert draft.recipe.checks.general
+    assert drafts.refusals(draft) == []
+
+
+def test_open_placeholders_are_a_finding_and_a_refusal(tiny_model: Path, named: Path) -> None:
+    draft = make(tiny_model, data=str(named), values={"name": "Ada"})
+    assert any(finding.kind == "placeholders" for finding in draft.findings)
+    (reason,) = drafts.refusals(draft)
+    assert "8 rows" in reason
+    assert "{{author}}" in reason
+    assert "--set author=…" in reason
+    assert "name=" not in reason
+    assert draft.recipe.checks == recipes.Checks()  # nothing to judge answers by
+
+
+def test_replan_changes_the_plan_and_nothing_else(tiny_model: Path, rows: Path) -> None:
+    draft = make(tiny_model, data=str(rows), method="lora")
+    again = drafts.replan(draft, {"epochs": 3.0, "micro_batch": 2})
+    assert again.recipe.settings.epochs == 3.0
+    assert again.recipe.settings.micro_batch == 2
+    assert again.recipe.settings.method == "lora"
+    assert again.dataset is draft.dataset
+    assert again.lengths is draft.lengths
+    assert draft.recipe.settings == draft.plan.settings  # the first draft is as it was
+    back = drafts.replan(again, {})
+    assert back.recipe == draft.recipe
+
+
+def test_a_recipe_file_repeats_the_run(tiny_model: Path, named: Path) -> None:
+    first = make(tiny_model, data=str(named), values={"name": "Ada", "author": "Byron"}, edits={"learning_rate": 3e-4})
+    recipe = recipes.from_yaml(recipes.to_yaml(first.recipe))
+    assert drafts.from_recipe(recipe).recipe == first.recipe
+    changed = drafts.from_recipe(recipe, {"epochs": 2.0}).recipe
+    assert changed.settings.epochs == 2.0
+    assert changed.settings.learning_rate == 3e-4
+
+
+def test_a_new_run_from_an_adapter_keeps_its_shape(tiny_model: Path, rows: Path, adapter: Path) -> None:
+    draft = make(tiny_model, data=str(rows), adapter=str(adapter))
+    assert draft.recipe.adapter == str(adapter.resolve())
+    settings = draft.recipe.settings
+    assert (settings.rank, settings.alpha, settings.targets) == (4, 12, "attention")
+    with pytest.raises(FtuiError, match="rank is fixed to 4"):
+        drafts.replan(draft, {"rank": 8})
+    with pytest.raises(FtuiError, match="method full"):
+        make(tiny_model, data=str(rows), adapter=str(adapter), method="full")
+
+
+def test_a_folder_without_an_adapter(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(FtuiError) as caught:
+        make(tiny_model, data=str(rows), adapter=str(tmp_path))
+    assert caught.value.code == Exit.RECIPE_INVALID
+
+
+def test_start_writes_the_run_and_hands_it_over(tiny_model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        "engine.runs.control.start", lambda run, job, gpu=None, warm=None: handed.append((run, job, gpu))
+    )
+    draft = make(tiny_model, data=str(rows), name="My Run")
+    run = drafts.start(draft, gpu=1)
+    assert run.recipe() == draft.recipe
+    assert draft.recipe.name == "My-Run"
+    plan = json.loads(run.plan_path.read_text(encoding="utf-8"))
+    assert plan["sentence"] == draft.plan.sentence
+    ((same, job, gpu),) = handed
+    assert (same, job.kind, job.run, gpu) == (run, "train", str(run.path), 1)
