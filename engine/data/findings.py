@@ -155,6 +155,10 @@ def _tokens(lengths: Lengths) -> list[Finding]:
         )
         fix = "to train each answer, make each the last of a row of its own"
         found.append(Finding("rewritten", "note", message, lengths.rewritten, fix))
+    if lengths.diverging:
+        message = f"the chat template writes the prompt of {rows_text(len(lengths.diverging), '', '').strip()} otherwise when it asks"
+        fix = "compare the preview with the prompt in Chat; a model without a train of thought avoids it"
+        found.append(Finding("prompt-differs", "note", message, lengths.diverging, fix))
     return found
 
 

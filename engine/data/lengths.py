@@ -12,6 +12,7 @@ from engine.data.dataset import Dataset
 from engine.data.measure import Measured
 from engine.data.tokenizer import AnyTokenizer
 
+Flags = tuple[bool, bool, bool]  # rewritten, diverges, holds control tokens as text
 _FIRST, _CHUNK = 64, 1024  # rows encoded together: few at first, so that something is there at once
 
 
@@ -55,22 +56,26 @@ class Lengths:
 
     The three lists go by row in the data set's order. `rows` are their row numbers.
     exact      False for an estimate made without the model's tokenizer
-    rewritten  rows of which the chat template let only the last answer be trained
+    rewritten  rows of which the chat template lets only the last answer be trained
+    diverging  rows whose prompt the chat template writes differently once it is answered
     endless    rows whose last answer has no end token
     literal    rows that hold a control token as text
     """
 
-    def __init__(self, rows: list[int], measured: Sequence[Measured], tokenizer: str, exact: bool) -> None:
+    def __init__(
+        self, rows: list[int], measured: Sequence[Measured], flags: Sequence[Flags], tokenizer: AnyTokenizer
+    ) -> None:
         self.rows = rows
-        self.tokenizer = tokenizer
-        self.exact = exact
+        self.tokenizer = tokenizer.name
+        self.exact = tokenizer.exact
         self.total = [one.total for one in measured]
         self.completion = [sum(stop - start for start, stop in one.trained) for one in measured]
         self.prompt = [total - trained for total, trained in zip(self.total, self.completion, strict=True)]
         self.trained = sum(self.completion)
         self.ends = [one.end for one in measured]
-        self.rewritten: list[int] = []
-        self.literal: list[int] = []
+        self.rewritten, self.diverging, self.literal = (
+            [row for row, flag in zip(rows, flags, strict=True) if flag[which]] for which in range(3)
+        )
         self.endless = [row for row, one in zip(rows, measured, strict=True) if not one.closed]
         self._total = _Sorted(self.total)
         self._end = _Sorted(self.ends)
@@ -164,17 +169,14 @@ def count(
     if limit is not None and limit < len(examples):
         examples = [examples[at * len(examples) // limit] for at in range(limit)]
     measured: list[Measured] = []
-    rewritten, literal = list[int](), list[int]()
+    flags: list[Flags] = []
     at = 0
     while at < len(examples):
         part = examples[at : at + (_CHUNK if at else _FIRST)]
         rendered = [tokenizer.render(example) for example in part]
         measured.extend(tokenizer.measure(rendered))
-        rewritten.extend(example.row for example, one in zip(part, rendered, strict=True) if one.rewritten)
-        literal.extend(example.row for example, one in zip(part, rendered, strict=True) if one.literal)
+        flags.extend((one.rewritten, one.diverges, bool(one.literal)) for one in rendered)
         at += len(part)
         if progress is not None:
             progress(at, len(examples))
-    found = Lengths([example.row for example in examples], measured, tokenizer.name, tokenizer.exact)
-    found.rewritten, found.literal = rewritten, literal
-    return found
+    return Lengths([example.row for example in examples], measured, flags, tokenizer)

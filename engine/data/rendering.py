@@ -26,8 +26,9 @@ class Rendered(Struct):
     trained    what has a loss: each answer with its end token and what the template writes after it
     literal    control tokens that stand in the row's own text: encoded as the characters they are
     special    True if the tokenizer's own leading token (as in "<s>") is put before the text
-    rewritten  True if the template writes earlier turns differently once more follow, or the prompt differently when
-               it is answered: then only the last answer is trained
+    rewritten  True if the template writes earlier turns differently once more follow: only the last answer is trained
+    diverges   True if the template writes the prompt differently once it is answered: at inference the model sees
+               another beginning than in training
     """
 
     text: str
@@ -35,6 +36,7 @@ class Rendered(Struct):
     literal: list[Span] = []
     special: bool = False
     rewritten: bool = False
+    diverges: bool = False
 
 
 def render(example: Example, template: ChatTemplate | None, control: re.Pattern[str], end: str) -> Rendered:
@@ -57,7 +59,7 @@ def render(example: Example, template: ChatTemplate | None, control: re.Pattern[
         made = _without_template(messages, end)
     else:
         try:
-            made = _with_template(messages, template)
+            made = _with_template(messages, template, control)
         except FtuiError as error:
             where = f"row {example.row}" + (f", {error.where}" if error.where else "")
             raise FtuiError(error.code, error.cause, where, error.next_step) from None
@@ -77,7 +79,7 @@ def _without_template(messages: Sequence[Message], end: str) -> Rendered:
     return Rendered(text[:-1], spans, special=True)
 
 
-def _with_template(messages: list[Message], template: ChatTemplate) -> Rendered:
+def _with_template(messages: list[Message], template: ChatTemplate, control: re.Pattern[str]) -> Rendered:
     """Find the answers by rendering growing prefixes: what an answer adds to its prompt is what is trained.
 
     This is how TRL masks prompt and completion, for each answer in turn.
@@ -93,20 +95,38 @@ def _with_template(messages: list[Message], template: ChatTemplate) -> Rendered:
             after = full if at == answers[-1] else template.render(messages[: at + 1])
         except FtuiError:
             break
-        if not full.startswith(before) or not full.startswith(after) or len(after) <= len(before):
+        # Some templates end a conversation with a mark of its own: an answer ends where both go on differently.
+        start, stop = len(before), _common(after, full)
+        if not full.startswith(before) or _ending(messages[at]) not in full[start:stop] or start >= stop:
             break
-        spans.append((len(before), len(after)))
+        spans.append((start, _whole_token(full, stop, control)))
     if len(spans) == len(asked):
         return Rendered(full, spans)
-    return Rendered(full, [(_last_answer(messages, template, full), len(full))], rewritten=True)
+    if _ending(messages[-1]) not in full:
+        raise FtuiError(
+            Exit.MODEL_UNSUPPORTED,
+            "the model's chat template leaves the answer out (it may be made for images)",
+            next_step="choose a model for text",
+        )
+    start = _whole_token(full, _last_answer(messages, template, full), control)
+    earlier = len(asked) > 1
+    return Rendered(full, [(start, len(full))], rewritten=earlier, diverges=not earlier)
+
+
+def _whole_token(text: str, at: int, control: re.Pattern[str]) -> int:
+    """`at`, or where the control token begins that it falls into: two tokens may begin alike, as <|user|> and <|end|>."""
+    longest = 64  # characters; control tokens are shorter
+    return next((m.start() for m in control.finditer(text, max(0, at - longest)) if m.start() < at < m.end()), at)
+
+
+def _ending(message: Message) -> str:
+    """The end of a turn's text: templates may cut white space and a train of thought off, but not this."""
+    return message.content.rpartition("</think>")[2].strip()[-16:].strip()
 
 
 def _last_answer(messages: list[Message], template: ChatTemplate, full: str) -> int:
     """Where the last answer begins in a rendering whose prompt is not a prefix of it."""
-    answer = _MARK.sub("", messages[-1].content).strip()
     at = full.rfind(messages[-1].content.strip())
-    if at < 0:
-        at = full.rfind(answer)
     try:
         common = _common(template.render(messages[:-1], generate=True), full)
     except FtuiError:
@@ -127,6 +147,8 @@ def _last_answer(messages: list[Message], template: ChatTemplate, full: str) -> 
 
 def _common(one: str, other: str) -> int:
     """How many characters two texts begin with alike."""
+    if other.startswith(one):
+        return len(one)
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
@@ -152,4 +174,5 @@ def _unmarked(made: Rendered) -> Rendered:
         literal,
         made.special,
         made.rewritten,
+        made.diverges,
     )

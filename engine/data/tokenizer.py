@@ -90,7 +90,9 @@ class Tokenizer:
 
     def _measured(self, ids: list[int], spans: list[tuple[int, int]]) -> Measured:
         start, stop = spans[-1]
-        end = next((at + 1 for at in range(stop - 1, start - 1, -1) if ids[at] in self._special), None)
+        # At most a line end stands behind it. Further back, a control token does not end the answer.
+        tail = range(stop - 1, max(start, stop - 3) - 1, -1)
+        end = next((at + 1 for at in tail if ids[at] in self._special), None)
         return Measured(len(ids), spans, stop if end is None else end, closed=end is not None)
 
     def _encoded(self, rendered: Rendered) -> tuple[list[int], list[tuple[int, int]]]:
