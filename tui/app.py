@@ -22,10 +22,10 @@ from textual.screen import Screen
 from textual.worker import get_current_worker
 
 from engine import paths
-from engine.runs.events import ENDED
 from engine.text import safe
 from tui.frame import MODE_KEYS, Frame
 from tui.theme import DARK, LIGHT
+from tui.wizard import Wizard, make_step
 
 if TYPE_CHECKING:
     from engine.runs.directory import RunDir
@@ -35,12 +35,6 @@ def _runs() -> Screen:
     from tui.screens.runs import RunsScreen
 
     return RunsScreen()
-
-
-def _new() -> Screen:
-    from tui.screens.model import ModelScreen
-
-    return ModelScreen()
 
 
 def _doctor() -> Screen:
@@ -76,7 +70,7 @@ class FtuiApp(App[None]):
     TITLE = "ftui"
     CSS_PATH = "app.tcss"
     DEFAULT_MODE = "runs"
-    MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {"runs": _runs, "new": _new, "doctor": _doctor}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {"runs": _runs, "doctor": _doctor}
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"show({mode!r})", word, show=False, id=f"app.{mode}", tooltip=f"Go to {word}")
@@ -96,6 +90,9 @@ class FtuiApp(App[None]):
         self.theme = DARK.name
         self._opening = opening
         self.run_shown = run  # the run that 3, 4 and 5 go to
+        self.wizard = Wizard(self)
+        self._step = "model"
+        self.add_mode("new", lambda: make_step(self._step))
         self.farewell: list[str] = []  # printed on the terminal after the app has left it
 
     @property
@@ -110,6 +107,12 @@ class FtuiApp(App[None]):
         if not self.is_headless:
             self.set_interval(2, _leave_a_dead_terminal)
         self.run_worker(self._poll_machine, thread=True, group="machine", exit_on_error=False)
+
+    def get_key_display(self, binding: Binding) -> str:
+        """Keys by the names that stand on them: enter, not ⏎."""
+        if binding.key_display:
+            return binding.key_display
+        return super().get_key_display(binding).replace("⏎", "enter").replace("␣", "space")
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The roles that Textual's own themes do not know."""
@@ -183,6 +186,36 @@ class FtuiApp(App[None]):
     def show_export(self, run: RunDir) -> None:
         self._show_run("export", run)
 
+    def new_run(self, step: str) -> None:
+        """Show one step of the new run."""
+        there = "new" in self._screen_stacks
+        before, self._step = self._step, step
+        self.switch_mode("new")
+        if there and before != step:
+            while len(self.screen_stack) > 1:
+                self.pop_screen()
+            self.switch_screen(make_step(step))
+
+    def new_from_preset(self, name: str, brings_rows: bool) -> None:
+        """The plan of a preset, one key before it starts; a preset without rows asks for them first."""
+        from engine.draft import Choice
+
+        choice = Choice(preset=name)
+        if brings_rows:
+            self.wizard.begin(choice)
+            self.new_run("review")
+        else:
+            self.wizard.reset()
+            self.wizard.choice = choice
+            self.new_run("source")
+
+    def forget_new_run(self) -> None:
+        """The new run has become a run: the next one begins afresh."""
+        self.wizard.reset()
+        self.remove_mode("new")
+        self._step = "model"
+        self.add_mode("new", lambda: make_step(self._step))
+
     # help, palette, way out --------------------------------------------------------------------------------------
 
     def action_help(self) -> None:
@@ -224,8 +257,12 @@ def _training() -> list[str]:
     """In a thread: the names of the runs that are alive."""
     from engine.runs import directory, status
 
-    found = [status.read(run) for run in directory.all_runs()[:20]]
-    return [each.name for each in found if each.worker_alive and each.state not in ENDED]
+    found = []
+    for run in directory.all_runs()[:20]:
+        now = status.read(run)
+        if now.worker_alive and not now.ended:
+            found.append(directory.handle(run))
+    return found
 
 
 def _leave_a_dead_terminal() -> None:

@@ -47,7 +47,7 @@ Level = Literal["note", "good", "warning", "bad"]
 MARKS: dict[str, tuple[str, str]] = {"note": ("·", ""), "good": ("✓", GOOD), "warning": ("!", WARN), "bad": ("✗", BAD)}
 MODE_KEYS: tuple[tuple[str, str, str], ...] = (  # key, mode, word
     ("1", "runs", "Runs"),
-    ("2", "new", "New run"),
+    ("2", "new", "New"),
     ("3", "train", "Train"),
     ("4", "chat", "Chat"),
     ("5", "export", "Export"),
@@ -99,9 +99,13 @@ class CommandLine(Static):
         for key, mode, word in MODE_KEYS:
             here = mode == frame.ftui.mode_name
             parts.append(Content.assemble((key, "bold" if here else FAINT), " ", (word, "bold" if here else FAINT)))
-        modes = Content("  ").join(parts)
-        space = width - left.cell_length - modes.cell_length
-        self.update(left + Content(" " * space) + modes if space >= 2 else left)
+        for gap in ("  ", " "):
+            modes = Content(gap).join(parts)
+            space = width - left.cell_length - modes.cell_length
+            if space >= 2:
+                self.update(left + Content(" " * space) + modes)
+                return
+        self.update(left)
 
 
 class Keys(Footer):
@@ -131,7 +135,7 @@ class Frame(Screen[None]):
     """Base of every screen of ftui."""
 
     TITLE = "ftui"
-    HELP: ClassVar[str] = ""
+    HELP: ClassVar[str | None] = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", show=False, id="frame.back"),
     ]

@@ -41,7 +41,7 @@ class HelpScreen(Frame):
     def _text(self) -> Content:
         lines: list[Content] = []
         title = str(self._about.TITLE or "")
-        focused = str(getattr(self._focused, "HELP", "") or "")
+        focused = str(getattr(self._focused, "help_text", "") or getattr(self._focused, "HELP", "") or "")
         about = str(getattr(self._about, "HELP", "") or "")
         if focused and focused != about:
             lines += [Content.styled("Here", "bold"), Content(focused), Content("")]

@@ -1,15 +1,176 @@
-"""Model: the first step of a new run."""
+"""Model: which model a new run starts from. Models that are here, or any other by name."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+from msgspec import Struct
 from textual.app import ComposeResult
-from textual.widgets import Static
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widgets import Rule, Static
 
-from tui.frame import Frame
+from engine.errors import Exit, FtuiError
+from engine.text import safe, shorten
+from tui.ask import Ask
+from tui.frame import BAD, FAINT, GOOD
+from tui.listing import pad
+from tui.rows import Rows
+from tui.wizard import Step
+
+if TYPE_CHECKING:
+    from engine.models.facts import ModelFacts
+
+ANOTHER = "another"
 
 
-class ModelScreen(Frame):
-    TITLE = "New run"
+def parameters(count: int | None) -> str:
+    """ "135 M", "7.6 B"; empty where it is not known."""
+    if count is None:
+        return ""
+    return (
+        f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+    )
+
+
+class ModelLine(Struct, frozen=True):
+    key: str  # what the recipe calls the model
+    title: str
+    where: str
+    parameters: int | None
+
+    def line(self, width: int) -> Content:
+        title = min(44, width - 34)
+        ready = self.where == "ready"
+        return Content.assemble(
+            pad(self.title, title),
+            (pad(parameters(self.parameters), 10, right=True) + "  ", FAINT),
+            ("✓ " if ready else "↓ ", GOOD if ready else FAINT),
+            (shorten(self.where, width - title - 14), FAINT),
+        )
+
+
+class AnotherLine(Struct, frozen=True):
+    key: str = ANOTHER
+
+    def line(self, width: int) -> Content:
+        return Content.assemble("Another …", ("  hub id, folder or .gguf file", FAINT))
+
+
+class ModelScreen(Step):
+    """First step of a new run."""
+
+    STEP = "model"
+    CSS_PATH = "model.tcss"
+    HELP = (
+        "The base model that will be tuned. ✓ is on this machine; ↓ is fetched when the run is prepared. "
+        "Any other model can be named: a hub id like owner/name, a folder with safetensors, or a .gguf file."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "another", "Another", key_display="/", id="model.another", tooltip="Name any other model"),
+    ]
 
     def body(self) -> ComposeResult:
-        yield Static("", markup=False)
+        yield Rows(id="models", verb="Data")
+        yield Ask(id="ask")
+        yield Rule(line_style="solid")
+        yield Static(Content.styled("reading …", FAINT), id="facts", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one("#models").focus()
+        self.run_worker(self._read, thread=True)
+
+    def _read(self) -> None:
+        from engine.models import sources
+
+        known = [ModelLine(m.source, safe(m.title), safe(m.where), m.parameters) for m in sources.known()]
+        self.app.call_from_thread(self._show, known)
+
+    def _show(self, known: list[ModelLine]) -> None:
+        rows = self.query_one("#models", Rows)
+        chosen = self.wizard.choice.model if self.wizard.choice else "starter"
+        if chosen not in [line.key for line in known]:
+            known.append(ModelLine(chosen, safe(chosen), "chosen before", None))
+        rows.show([*known, AnotherLine()])
+        rows.put_cursor(chosen)
+
+    # facts of the model under the cursor ---------------------------------------------------------------------------
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        if event.item.key == ANOTHER:
+            self.query_one("#facts", Static).update(Content.styled("Press enter and name it.", FAINT))
+        else:
+            self.run_worker(lambda: self._read_facts(event.item.key), thread=True, group="facts", exclusive=True)
+
+    def _read_facts(self, source: str) -> None:
+        from engine.models import facts, sources
+
+        folder = sources.local(source)
+        try:
+            words = (
+                describe(facts.read(folder))
+                if folder
+                else Content.styled("It is fetched when you go on; what it is can be read then.", FAINT)
+            )
+        except FtuiError as error:
+            words = Content.styled("✗ " + safe("\n".join(error.lines()), newlines=True), BAD)
+        self.app.call_from_thread(self._show_facts, source, words)
+
+    def _show_facts(self, source: str, words: Content) -> None:
+        rows = self.query_one("#models", Rows)
+        if rows.current is not None and rows.current.key == source:
+            self.query_one("#facts", Static).update(words)
+
+    # choosing ---------------------------------------------------------------------------------------------------
+
+    def on_rows_chosen(self, event: Rows.Chosen) -> None:
+        if event.item.key == ANOTHER:
+            self.action_another()
+        else:
+            self._choose(event.item.key)
+
+    def action_another(self) -> None:
+        self.query_one(Ask).ask("model", "", self._choose_named, "hub id, folder or .gguf file")
+
+    def _choose_named(self, source: str) -> None:
+        self._choose(named(source))
+
+    def _choose(self, source: str) -> None:
+        choice = self.wizard.picked()
+        if source != choice.model or self.wizard.draft is None:
+            self.wizard.draft = None
+            self.wizard.choice = msgspec.structs.replace(choice, model=source)
+        self.go("data")
+
+
+def named(source: str) -> str:
+    """A model's name as typed, checked as far as can be done at once. Raises FtuiError saying what is wrong."""
+    from engine.models import sources
+
+    if not source:
+        raise FtuiError(Exit.MODEL_MISSING, "name a model, or escape")
+    kind = sources.kind(source)
+    path = Path(source).expanduser()
+    if kind == "gguf" and not path.is_file():
+        raise FtuiError(Exit.MODEL_MISSING, "no such file")
+    if kind == "folder" and not path.is_dir():
+        raise FtuiError(Exit.MODEL_MISSING, "no such folder; a hub id is owner/name")
+    if kind == "folder" and sources.local(source) is None:
+        raise FtuiError(Exit.MODEL_MISSING, "no config.json in this folder")
+    return source
+
+
+def describe(facts: ModelFacts) -> Content:
+    """What a model is, in three lines."""
+    exact = "" if facts.parameters_exact else "about "
+    end = f"end token {facts.eos}" if facts.eos else "no end token"
+    template = "a chat template of its own" if facts.has_template else "no chat template"
+    return Content.assemble(
+        (safe(f"{facts.architecture}, {exact}{parameters(facts.parameters)} parameters in {facts.dtype}"), "bold"),
+        "\n",
+        (f"{facts.layers} layers of {facts.hidden}, {facts.heads} heads ({facts.kv_heads} for keys and values)", FAINT),
+        "\n",
+        (safe(f"{facts.context:,} tokens of context, vocabulary {facts.vocabulary:,}, {template}, {end}"), FAINT),
+    )

@@ -1,0 +1,237 @@
+"""The table of runs as plain data: read in a thread, drawn by the screen. No Textual app is needed to test it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from rich.cells import cell_len
+from textual.content import Content
+
+from engine.text import ago, duration, safe, shorten
+from tui.frame import BAD, FAINT, FOCUS, GOOD, WARN
+
+if TYPE_CHECKING:
+    from engine.runs.directory import RunDir
+    from engine.runs.journal import Reader
+    from engine.runs.status import Status
+    from engine.runs.view import RunView
+
+GLYPHS = {"ready": ("✓", GOOD), "failed": ("!", BAD), "lost": ("!", BAD), "stopped": ("■", WARN)}
+ALIVE = ("●", FOCUS)
+METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
+SPARK_POINTS = 64  # losses kept for the little curve; more than any column is wide
+
+
+def pad(text: str, width: int, right: bool = False) -> str:
+    """`text` in exactly `width` cells."""
+    text = shorten(text, width)
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space
+
+
+class Columns(Struct, frozen=True):
+    """Widths of the table's columns in cells, for a line of `width` cells in all."""
+
+    run: int
+    model: int
+    method: int
+    step: int
+    loss: int
+    spark: int
+    evaluation: int
+    when: int
+
+    @classmethod
+    def of(cls, width: int) -> Columns:
+        """Everything of use at 75 cells; room beyond that goes to names, then to the curve and held-out loss."""
+        extra = max(0, width - 75)
+        run = min(10, extra // 3)
+        model = min(14, extra // 3)
+        rest = extra - run - model
+        evaluation = 8 if rest >= 12 else 0
+        spark = min(20, rest - (evaluation + 2 if evaluation else 0))
+        return cls(12 + run, 14 + model, 9, 8, 5, 4 + spark, evaluation, 10)
+
+    def heading(self) -> str:
+        loss = pad("Loss", self.loss, right=True) + " " * (self.spark + 1)
+        held_out = pad("Held out", self.evaluation, right=True) + "  " if self.evaluation else ""
+        return (
+            f"  {pad('Run', self.run)}  {pad('Model', self.model)}  {pad('Method', self.method)}"
+            f"  {pad('Step', self.step, right=True)}  {loss}  {held_out}{pad('When', self.when, right=True)}"
+        )
+
+
+class RunLine(Struct, frozen=True):
+    """One run as it stands in the table; `key` is the name of its folder."""
+
+    key: str
+    name: str
+    state: str
+    alive: bool
+    model: str
+    method: str
+    step: int
+    total: int
+    loss: float | None
+    evaluation: float | None
+    losses: tuple[float, ...]
+    when: str
+    cause: str
+
+    @property
+    def resumable(self) -> bool:
+        return not self.alive and self.state != "ready"
+
+    @property
+    def answers(self) -> bool:
+        """There is something to chat with."""
+        return self.state == "ready"
+
+    def words(self) -> str:
+        """What a filter looks at."""
+        return f"{self.name} {self.model} {self.method} {self.state} {self.cause}".lower()
+
+    def line(self, width: int) -> Content:
+        from tui.widgets.braille import spark
+
+        columns = Columns.of(width)
+        glyph, colour = ALIVE if self.alive else GLYPHS.get(self.state, ("·", FAINT))
+        step = f"{self.step}/{self.total}" if self.step else self.state
+        left = Content.assemble(
+            (glyph, colour),
+            f" {pad(self.name, columns.run)}  ",
+            (f"{pad(self.model, columns.model)}  {pad(self.method, columns.method)}", FAINT),
+            f"  {pad(step, columns.step, right=True)}  ",
+        )
+        if self.cause:
+            return left + Content.styled(shorten(self.cause, max(0, width - left.cell_length)), BAD)
+        loss = "" if self.loss is None else f"{self.loss:.2f}"
+        held_out = ""
+        if columns.evaluation:
+            held_out = (
+                pad("" if self.evaluation is None else f"{self.evaluation:.2f}", columns.evaluation, right=True) + "  "
+            )
+        return left + Content.assemble(
+            pad(loss, columns.loss, right=True),
+            " ",
+            (
+                pad(spark(self.losses, columns.spark) if self.losses else "", columns.spark),
+                FOCUS if self.alive else FAINT,
+            ),
+            f"  {held_out}",
+            (pad(self.when, columns.when, right=True), FAINT),
+        )
+
+
+class PresetLine(Struct, frozen=True):
+    """One preset to start from."""
+
+    key: str
+    title: str
+    summary: str
+    measured: str
+    brings_rows: bool
+
+    def line(self, width: int) -> Content:
+        title, measured = min(24, width // 3), 14 if width >= 70 else 0
+        summary = width - title - measured - 2
+        return Content.assemble(
+            pad(self.title, title),
+            "  ",
+            (pad(self.summary, summary), FAINT),
+            (pad(self.measured, measured, right=True), FAINT),
+        )
+
+
+def presets() -> list[PresetLine]:
+    """Every preset that can be read; one that cannot says so in its place."""
+    from engine import presets as rooms
+    from engine.errors import FtuiError
+
+    found = []
+    for name in rooms.names():
+        try:
+            preset = rooms.load(name)
+        except FtuiError as error:
+            found.append(PresetLine(name, safe(name), safe(f"cannot be read: {error.cause}"), "", False))
+            continue
+        measured = preset.measured[0] if preset.measured else None
+        time = f"took {duration(measured.seconds).removeprefix('about ')}" if measured else ""
+        if preset.data is None:
+            time = "brings no rows"
+        found.append(PresetLine(name, safe(preset.title), safe(preset.summary), time, preset.data is not None))
+    return sorted(found, key=lambda line: not line.brings_rows)
+
+
+class Listing:
+    """Reads all runs. Journals are followed, not read again; those of runs that ended are read once."""
+
+    def __init__(self) -> None:
+        self._followed: dict[str, tuple[Reader, RunView]] = {}
+        self._dirs: dict[str, RunDir] = {}
+
+    def run(self, key: str) -> RunDir | None:
+        """The run behind a line."""
+        return self._dirs.get(key)
+
+    def read(self, now: float) -> list[RunLine]:
+        """All runs, newest first. `now` in seconds since 1970. A run whose files cannot be read says so."""
+        from engine.runs import directory, status
+
+        lines = []
+        runs = directory.all_runs()
+        self._dirs = {run.name: run for run in runs}
+        for run in runs:
+            key = run.name
+            try:
+                lines.append(self._line(run, status.read(run), now))
+            except Exception as error:  # one broken folder must not hide the others
+                lines.append(_broken(key, error))
+        return lines
+
+    def _line(self, run: RunDir, status: Status, now: float) -> RunLine:
+        alive = not status.ended
+        method = METHODS.get(status.method, status.method or "")
+        if status.method in ("lora", "qlora"):
+            method = f"{method} r{run.recipe().settings.rank}"
+        cause = ""
+        if status.state in ("failed", "lost"):
+            cause = status.cause or status.detail or status.state
+        return RunLine(
+            key=run.name,
+            name=safe(status.name),
+            state=status.state,
+            alive=alive,
+            model=safe(_model(status.model)),
+            method=safe(method),
+            step=status.step or 0,
+            total=status.total_steps or 0,
+            loss=status.loss,
+            evaluation=status.eval_loss,
+            losses=self._losses(run),
+            when="now" if alive else ago(max(0.0, now - (status.updated or now))),
+            cause=safe(cause),
+        )
+
+    def _losses(self, run: RunDir) -> tuple[float, ...]:
+        from engine.runs.journal import Reader
+        from engine.runs.view import RunView
+
+        if run.name not in self._followed:
+            self._followed[run.name] = (Reader(run.journal_path), RunView())
+        reader, view = self._followed[run.name]
+        view.fold(reader.poll())
+        values = list(view.steps.loss)
+        return tuple(values[:: max(1, len(values) // SPARK_POINTS)])
+
+
+def _model(source: str) -> str:
+    """A model in as few letters as tell it: the last part of a path or hub id."""
+    name = source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
+    return "SmolLM2-135M" if name == "starter" else name.removesuffix("-Instruct")
+
+
+def _broken(key: str, error: Exception) -> RunLine:
+    cause = safe(f"cannot be read: {error}")
+    return RunLine(key, safe(key), "failed", False, "", "", 0, 0, None, None, (), "", cause)

@@ -1,0 +1,252 @@
+"""The new run while it is being put together: one choice, its draft made in the background, four screens that show it."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.signal import Signal
+from textual.worker import get_current_worker
+
+from engine.errors import FtuiError
+from tui.frame import FAINT, Frame
+
+if TYPE_CHECKING:
+    from engine.runs.control import Warm
+
+    from engine.draft import Choice, Draft
+    from tui.app import FtuiApp
+
+STEPS = ("model", "data", "plan", "review")
+
+
+class Wizard:
+    """What the person has picked so far, and what it means.
+
+    choice    None until something is picked
+    draft     the newest draft; None while one is made, and when it could not be
+    error     why there is no draft
+    progress  (what, done, total) of the draft that is being made
+    """
+
+    def __init__(self, app: FtuiApp) -> None:
+        self._app = app
+        self._version = 0
+        self.changed: Signal[Wizard] = Signal(app, "draft changed")
+        self.choice: Choice | None = None
+        self.draft: Draft | None = None
+        self.error: FtuiError | None = None
+        self.progress: tuple[str, int, int] | None = None
+        self.warm: Warm | None = None
+        self._warming = False
+
+    @property
+    def making(self) -> bool:
+        return self.progress is not None
+
+    def picked(self) -> Choice:
+        """The choice to change: the one there is, or a fresh one."""
+        from engine.draft import Choice
+
+        if self.choice is None:
+            self.choice = Choice()
+        return self.choice
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the choice says where the rows come from."""
+        if self.choice is None:
+            return False
+        if self.choice.data is not None:
+            return True
+        from engine import presets
+
+        return self.choice.preset is not None and presets.load(self.choice.preset).data is not None
+
+    def reset(self) -> None:
+        self._version += 1
+        self.choice, self.draft, self.error, self.progress = None, None, None, None
+        self.changed.publish(self)
+
+    def begin(self, choice: Choice) -> None:
+        """Make the draft of `choice` in a thread; `changed` tells how it goes and when it is there."""
+        self._version += 1
+        self.choice, self.draft, self.error, self.progress = choice, None, None, ("reading the rows", 0, 0)
+        self.changed.publish(self)
+        self._app.run_worker(
+            partial(self._make, self._version, choice), thread=True, group="draft", exclusive=True, name="draft"
+        )
+
+    def _make(self, version: int, choice: Choice) -> None:
+        from engine import draft as drafts
+
+        worker = get_current_worker()
+
+        def report(what: str, done: int, total: int) -> None:
+            if not worker.is_cancelled:
+                self._app.call_from_thread(self._report, version, (what, done, total))
+
+        made: Draft | None = None
+        error: FtuiError | None = None
+        try:
+            made = drafts.make(choice, report)
+        except FtuiError as problem:
+            error = problem
+        except Exception as problem:  # a fault of ours must not take the screen away from the person
+            from engine.errors import Exit
+
+            error = FtuiError(
+                Exit.UNEXPECTED, f"{type(problem).__name__}: {problem}", next_step="this is a fault in ftui"
+            )
+        if not worker.is_cancelled:
+            self._app.call_from_thread(self._made, version, made, error)
+
+    def _report(self, version: int, progress: tuple[str, int, int]) -> None:
+        if version == self._version:
+            self.progress = progress
+            self.changed.publish(self)
+
+    def _made(self, version: int, made: Draft | None, error: FtuiError | None) -> None:
+        if version == self._version:
+            self.draft, self.error, self.progress = made, error, None
+            self.changed.publish(self)
+
+    def edit(self, edits: dict[str, Any]) -> None:
+        """Replace the edits and plan again, at once. Raises FtuiError for an edit that does not fit."""
+        if self.draft is None:
+            return
+        from engine import draft as drafts
+
+        self.take(drafts.replan(self.draft, edits))
+
+    def take(self, draft: Draft) -> None:
+        """Put another draft in place of this one."""
+        self.draft, self.choice = draft, draft.choice
+        self.changed.publish(self)
+
+    def prewarm(self) -> None:
+        """Let a worker do its slow imports while the person is still choosing."""
+        if not self._warming and self.warm is None:
+            self._warming = True
+            self._app.run_worker(self._prewarm, thread=True, group="prewarm", exit_on_error=False)
+
+    def _prewarm(self) -> None:
+        from engine.runs import control
+
+        self.warm = control.prewarm()
+        self._warming = False
+
+    def take_warm(self) -> Warm | None:
+        """The warm worker, once: a run takes it over."""
+        warm, self.warm = self.warm, None
+        return warm
+
+
+def progress_words(progress: tuple[str, int, int] | None) -> str:
+    """ "counting tokens, 1,200 of 91,000" for what lasts."""
+    if progress is None:
+        return ""
+    what, done, total = progress
+    if not total:
+        return f"{what} …"
+    if total > 10_000_000:  # bytes
+        return f"{what}, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+    return f"{what}, {done:,} of {total:,}"
+
+
+def command(choice: Choice | None) -> str:
+    """The command line that does the same as this choice."""
+    words = ["ftui", "train"]
+    if choice is None:
+        return " ".join(words)
+    if choice.preset:
+        words += ["--preset", choice.preset]
+    if choice.model != "starter" or not choice.preset:
+        words += ["--model", choice.model]
+    for option, value in (("--data", choice.data), ("--name", choice.name), ("--prompt", choice.prompt)):
+        words += [option, value] if value else []
+    for option, value in (("--completion", choice.completion), ("--system", choice.system)):
+        words += [option, value] if value else []
+    for name, value in choice.values.items():
+        words += ["--set", f"{name}={value}"]
+    for name, value in choice.edits.items():
+        words += ["--edit", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+    if choice.on_bad_row == "skip":
+        words.append("--skip-bad-rows")
+    return shlex.join(words)
+
+
+class Step(Frame):
+    """One of the four screens of a new run. Subclasses say what to do when the draft changes: `drafted`."""
+
+    STEP: ClassVar[str] = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "previous", "Step back", show=False, id="new.previous"),
+        Binding("ctrl+n", "fresh", "Begin anew", show=False, id="new.fresh"),
+    ]
+
+    @property
+    def wizard(self) -> Wizard:
+        return self.ftui.wizard
+
+    def on_mount(self) -> None:
+        title: list[str | Content | tuple[str, str]] = [("New run  ", "bold")]
+        for index, step in enumerate(STEPS):
+            title += [(" › ", FAINT)] if index else []
+            title.append((step.capitalize(), "bold underline" if step == self.STEP else FAINT))
+        self.heading = Content.assemble(*title)
+        self.wizard.changed.subscribe(self, self._changed, immediate=True)
+        self.wizard.prewarm()
+        self._changed(self.wizard)
+
+    def _changed(self, wizard: Wizard) -> None:
+        self.command = command(wizard.choice)
+        self.drafted()
+
+    def drafted(self) -> None:
+        """The draft changed, or how far it has come."""
+
+    def go(self, step: str) -> None:
+        self.ftui.new_run(step)
+
+    def action_previous(self) -> None:
+        if before := self.before():
+            self.go(before)
+        else:
+            self.ftui.show("runs")
+
+    def before(self) -> str:
+        """The step that escape goes to; empty at the first."""
+        index = STEPS.index(self.STEP)
+        return STEPS[index - 1] if index else ""
+
+    def action_fresh(self) -> None:
+        self.wizard.reset()
+        self.go("model")
+
+
+def make_step(step: str) -> Screen:
+    """The screen of a step."""
+    if step == "model":
+        from tui.screens.model import ModelScreen
+
+        return ModelScreen()
+    if step == "source":
+        from tui.screens.source import SourceScreen
+
+        return SourceScreen()
+    if step == "data":
+        from tui.screens.data import DataScreen
+
+        return DataScreen()
+    if step == "plan":
+        from tui.screens.plan import PlanScreen
+
+        return PlanScreen()
+    from tui.screens.review import ReviewScreen
+
+    return ReviewScreen()
