@@ -1,1 +1,6 @@
-"""The recommender: facts go in, a plan with reasons comes out. Pure functions."""
+"""What to set, and why: facts in, a plan out. Pure functions, no files, no network, nothing heavy."""
+
+from engine.advice.kinds import Advice, Alternative, Facts, Plan, optimizer_steps
+from engine.advice.plan import advise
+
+__all__ = ["Advice", "Alternative", "Facts", "Plan", "advise", "optimizer_steps"]

@@ -1,0 +1,53 @@
+"""What the memory at hand allows. Every question here is answered by `memory.forecast`, none by trying."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.advice.kinds import Facts, Values
+from engine.models import memory
+from engine.models.memory import Memory
+from engine.recipe import Settings
+
+# Stand-ins for settings that no forecast depends on much, and that are decided after memory is asked about.
+_NEUTRAL: Values = {
+    "learning_rate": 1e-4,
+    "epochs": 1.0,
+    "micro_batch": 1,
+    "accumulation": 1,
+    "rank": 32,
+    "alpha": 32,
+    "dropout": 0.05,
+    "targets": "all-linear",
+    "optimizer": "adamw_torch",
+    "schedule": "cosine",
+    "warmup": 0.0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "gradient_checkpointing": True,
+    "eval_fraction": 0.0,
+    "stop_on_plateau": False,
+    "save_every": 1,
+    "sample_every": 1,
+    "seed": 0,
+    "method": "lora",
+    "precision": "fp32",
+    "max_length": 512,
+}
+
+
+def need(facts: Facts, values: Values, **changes: Any) -> Memory | None:
+    """The memory that `values` with `changes` would take; None while no model is picked.
+
+    What is not decided yet is taken at its smallest: one row at a time, activations recomputed.
+    """
+    if facts.model is None:
+        return None
+    settings = Settings(**{**_NEUTRAL, **values, **changes})
+    return memory.forecast(facts.model, settings, longest=max(1, facts.max), device=facts.hardware.device)
+
+
+def fits(facts: Facts, values: Values, **changes: Any) -> bool:
+    """Whether that stays within what the device has free; True while no model is picked."""
+    wanted = need(facts, values, **changes)
+    return wanted is None or wanted.total <= facts.hardware.budget

@@ -1,0 +1,120 @@
+"""What goes into a plan and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from engine.hardware import Hardware
+from engine.models.facts import ModelFacts
+from engine.models.memory import Memory
+from engine.recipe import Settings
+
+Confidence = Literal["high", "medium", "low"]
+# Settings decided so far, by name: the advice, or the person's edit where there is one.
+Values = dict[str, Any]
+
+
+class Facts(Struct, kw_only=True):
+    """What the rules may know.
+
+    rows               usable rows of the data set
+    p50, p95, p99, max tokens of whole rendered rows; `exact` tells the model's own tokenizer from an estimate
+    mean               average tokens a row; 0 where it was not counted
+    lengths            tokens of each row, where known: lets an edit of the length say how many rows it cuts
+    complex_task       the person says that it takes reasoning, not only style or format
+    seconds_per_token  from a probe on this machine; None before one has run
+    """
+
+    model: ModelFacts | None
+    hardware: Hardware
+    rows: int
+    p50: int
+    p95: int
+    p99: int
+    max: int
+    mean: float = 0.0
+    lengths: list[int] = []
+    exact: bool = True
+    intent: Literal["identity", "instructions", "text"] = "instructions"
+    complex_task: bool = False
+    seconds_per_token: float | None = None
+
+    @property
+    def tokens_per_row(self) -> float:
+        """The mean, or the median where no mean was counted."""
+        return self.mean or float(self.p50)
+
+
+class Alternative(Struct, frozen=True):
+    """Another value, and what it would change or who recommends it."""
+
+    value: Any
+    effect: str
+
+
+class Advice(Struct, frozen=True):
+    """One setting's value and why.
+
+    reason  a short plain sentence with the numbers at hand; fits 40 terminal cells unless a preset wrote it
+    source  who says so, in words
+    """
+
+    field: str
+    value: Any
+    reason: str
+    source: str
+    confidence: Confidence
+    alternatives: list[Alternative] = []
+
+
+class Plan(Struct, kw_only=True):
+    """Advice for every setting, and what follows from it.
+
+    edits           what the person set, as typed values; kept apart from the advice
+    settings        advice and edits resolved
+    steps           optimizer steps of the whole run
+    memory          None while no model is picked
+    seconds         training time, None where it cannot be told; `seconds_source` says where it comes from
+    warnings        what will probably disappoint
+    refusals        why it cannot work at all
+    """
+
+    advice: list[Advice]
+    edits: dict[str, Any]
+    settings: Settings
+    steps: int
+    memory: Memory | None
+    seconds: float | None
+    seconds_source: str
+    warnings: list[str]
+    refusals: list[str]
+    sentence: str
+
+
+def held_out(rows: int, eval_fraction: float) -> int:
+    """Rows kept for evaluation."""
+    return round(rows * eval_fraction)
+
+
+def optimizer_steps(rows: int, settings: Settings) -> int:
+    """Optimizer steps of the whole run, as the trainer counts them: each epoch ends with a step, even a partial one."""
+    batches = math.ceil((rows - held_out(rows, settings.eval_fraction)) / settings.micro_batch)
+    return max(0, math.ceil(math.ceil(batches / settings.accumulation) * settings.epochs))
+
+
+def power_of_two(number: float) -> int:
+    """The largest power of two that is not above `number`, at least 1."""
+    return 1 << max(0, math.floor(math.log2(number))) if number >= 1 else 1
+
+
+def gigabytes(count: float) -> str:
+    """Bytes as a bare number of GB (10**9) for "2.1 of 23 GB": one digit after the point below 10, none from there on.
+
+    >>> gigabytes(2_140_000_000), gigabytes(80e9)
+    ('2.1', '80')
+    """
+    value = count / 1e9
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"

@@ -1,0 +1,126 @@
+"""From facts to a plan: the rules in the order of their dependencies, presets over them, edits over both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine import recipe
+from engine.advice import checks, method, schedule, time
+from engine.advice.fit import need
+from engine.advice.kinds import Advice, Alternative, Facts, Plan, Values, gigabytes, optimizer_steps
+from engine.models.memory import Memory
+from engine.recipe import Settings
+from engine.text import duration
+
+Rule = Callable[[Facts, Values], Advice]
+
+# Each rule may look at the values decided before it.
+_ORDER: dict[str, Rule] = {
+    "max_length": method.max_length,
+    "precision": method.precision,
+    "method": method.method,
+    "rank": method.rank,
+    "alpha": method.alpha,
+    "dropout": method.dropout,
+    "targets": method.targets,
+    "optimizer": method.optimizer,
+    "learning_rate": schedule.learning_rate,
+    "eval_fraction": schedule.eval_fraction,
+    "epochs": schedule.epochs,
+    "micro_batch": schedule.micro_batch,
+    "gradient_checkpointing": schedule.gradient_checkpointing,
+    "accumulation": schedule.accumulation,
+    "schedule": schedule.schedule,
+    "warmup": schedule.warmup,
+    "weight_decay": schedule.weight_decay,
+    "max_grad_norm": schedule.max_grad_norm,
+    "stop_on_plateau": schedule.stop_on_plateau,
+    "save_every": schedule.save_every,
+    "sample_every": schedule.sample_every,
+    "seed": schedule.seed,
+}
+# What people ask about first comes first.
+_FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "precision")
+_NAMES = {"lora": "SFT with LoRA", "qlora": "SFT with QLoRA", "full": "Full SFT"}
+
+
+def advise(
+    facts: Facts,
+    preset: Mapping[str, Any] | None = None,
+    edits: Mapping[str, Any] | None = None,
+    *,
+    preset_name: str = "",
+    preset_reasons: Mapping[str, str] | None = None,
+) -> Plan:
+    """The plan for `facts`: pure and instant.
+
+    preset          settings that a preset sets instead of the rules; a rule's value then becomes an alternative
+    edits           settings that the person set; kept apart, but everything derived from them is derived anew
+    preset_reasons  why the preset sets each of its settings
+    Raises FtuiError(RECIPE_INVALID) for a setting that does not exist or a value that it cannot have.
+    """
+    given = {name: recipe.setting(name, value) for name, value in (preset or {}).items()}
+    edited = {name: recipe.setting(name, value) for name, value in (edits or {}).items()}
+    reasons = preset_reasons or {}
+    _yield_to_edits(given, edited)
+    fixed = {**given, **edited}
+    # How many rows memory holds depends on checkpointing, and checkpointing on what fits: whoever fixed it comes first.
+    values: Values = {name: fixed[name] for name in ("gradient_checkpointing",) if name in fixed}
+    advice: dict[str, Advice] = {}
+    for name, rule in _ORDER.items():
+        made = rule(facts, values)
+        if name in given:
+            made = _from_preset(made, given[name], preset_name, reasons.get(name, ""))
+        advice[name] = made
+        values[name] = edited.get(name, made.value)
+    settings = Settings(**values)
+    steps = optimizer_steps(facts.rows, settings)
+    memory = need(facts, values)
+    refusals = checks.refusals(facts, settings, memory)
+    seconds, seconds_source = time.seconds(facts, settings)
+    ordered = [*_FIRST, *(name for name in recipe.SETTING_FIELDS if name not in _FIRST)]
+    return Plan(
+        advice=[advice[name] for name in ordered],
+        edits=edited,
+        settings=settings,
+        steps=steps,
+        memory=memory,
+        seconds=seconds,
+        seconds_source=seconds_source,
+        warnings=checks.warnings(facts, settings, steps),
+        refusals=refusals,
+        sentence=_sentence(facts, settings, steps, seconds, memory),
+    )
+
+
+def _yield_to_edits(given: dict[str, Any], edited: Mapping[str, Any]) -> None:
+    """Adapt a preset's settings that hang on one the person changed: what the preset meant, not its letters."""
+    if "micro_batch" in edited and {"micro_batch", "accumulation"} <= given.keys():
+        given["accumulation"] = math.ceil(given["micro_batch"] * given["accumulation"] / edited["micro_batch"])
+    if "rank" in edited and {"rank", "alpha"} <= given.keys():
+        given["alpha"] = max(1, round(given["alpha"] / given["rank"] * edited["rank"]))
+    if "method" in given and edited.get("method", given["method"]) != given["method"]:
+        for name in ("learning_rate", "optimizer"):  # an adapter's rate would ruin full tuning
+            given.pop(name, None)
+
+
+def _from_preset(made: Advice, value: Any, name: str, reason: str) -> Advice:
+    """A preset's value in place of a rule's, which stays in sight as the first alternative."""
+    others = [other for other in made.alternatives if other.value != value]
+    if made.value != value:
+        others.insert(0, Alternative(made.value, f"what the rules say: {made.reason} ({made.source})"))
+    source = f"preset {name}".strip()
+    return Advice(made.field, value, reason or "set by the preset", source, "high", others)
+
+
+def _sentence(facts: Facts, settings: Settings, steps: int, seconds: float | None, memory: Memory | None) -> str:
+    """The plan in one sentence: "SFT with LoRA on 91 rows: 115 optimizer steps, about 3 min, 2.1 of 23 GB."."""
+    rows = "1 row" if facts.rows == 1 else f"{facts.rows:,} rows"
+    parts = ["1 optimizer step" if steps == 1 else f"{steps:,} optimizer steps"]
+    if seconds is not None:
+        parts.append(duration(seconds))
+    if memory is not None:
+        parts.append(f"{gigabytes(memory.total)} of {gigabytes(facts.hardware.budget)} GB")
+    return f"{_NAMES[settings.method]} on {rows}: {', '.join(parts)}."

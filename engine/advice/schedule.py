@@ -1,0 +1,197 @@
+"""Rules for how it is trained: rate, epochs, batch, warm-up, evaluation, cadence."""
+
+from __future__ import annotations
+
+import math
+
+from engine.advice.fit import fits
+from engine.advice.kinds import Advice, Alternative, Facts, Values, held_out, optimizer_steps, power_of_two
+from engine.advice.method import GUIDE, PRIMER, REGRET, TUTORIAL, WALKTHROUGH
+from engine.recipe import Settings
+
+# Row counts at which the number of epochs changes.
+SMALL_DATA, MEDIUM_DATA = 500, 5000
+EVALUATE_FROM = 500
+WANTED_STEPS = 100
+_LARGEST_BATCH = {"full": 32, "lora": 16, "qlora": 16}  # adapters suffer from 32 on
+
+
+def epochs(facts: Facts, values: Values) -> Advice:
+    """10 under 500 rows, 3 under 5000, else 2. Few rows want more passes, 2 to 10: vendor guide."""
+    others = [Alternative(3.0, "usual elsewhere (LLaMA-Factory 3, Unsloth 1 to 3)")]
+    if facts.rows < SMALL_DATA:
+        others.insert(0, Alternative(5.0, "half the time; may not take"))
+        if facts.intent == "identity":
+            reason = "set many; it stops when the loss is flat"
+            return Advice("epochs", 10.0, reason, WALKTHROUGH, "high", others)
+        return Advice("epochs", 10.0, "few rows want more passes (2 to 10)", GUIDE, "medium", others)
+    if facts.rows < MEDIUM_DATA:
+        others[0] = Alternative(2.0, "a third less time; the vendor guide's number for large data")
+        return Advice("epochs", 3.0, f"{facts.rows:,} rows; within 2 to 10", GUIDE, "medium", others)
+    others.append(Alternative(1.0, "half the time; enough for very large data"))
+    return Advice("epochs", 2.0, f"{facts.rows:,} rows: 2 passes are enough", GUIDE, "high", others)
+
+
+def learning_rate(facts: Facts, values: Values) -> Advice:
+    """Full 2e-5; adapters ten times that, 2e-4; identity (tiny, short) five times more again."""
+    primer = Alternative(5e-5, "the tuning primer's upper end for pre-trained weights (1e-5 to 5e-5)")
+    if values["method"] == "full":
+        if facts.intent == "identity":
+            others = [Alternative(2e-5, "usual for full tuning; a short run may not take"), primer]
+            return Advice("learning_rate", 1e-4, "a short run; a tenth of the adapters' 1e-3", REGRET, "low", others)
+        others = [primer, Alternative(1e-5, "steadier, wants more epochs (tuning primer, vendor guide)")]
+        return Advice("learning_rate", 2e-5, "within 1e-5 to 5e-5", PRIMER, "high", others)
+    if facts.intent == "identity":
+        others = [
+            Alternative(2e-4, "usual for adapters (Phi-2 QLoRA tutorial); would not take in a short run"),
+            Alternative(5e-5, "LLaMA-Factory's default; its users report that the name does not take"),
+        ]
+        return Advice("learning_rate", 1e-3, "a short run on few rows; 2e-4 is too low", "measured", "high", others)
+    others = [
+        Alternative(1e-4, "steadier (LLaMA-Factory's default for LoRA; tuning primer for new layers)"),
+        Alternative(5e-4, "faster, may overshoot (vendor guide: too large does not converge)"),
+        primer,
+    ]
+    return Advice("learning_rate", 2e-4, "adapters want 10 times the full rate", TUTORIAL, "high", others)
+
+
+def effective_batch(facts: Facts, values: Values) -> int:
+    """Rows an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears."""
+    rows = facts.rows - held_out(facts.rows, values["eval_fraction"])
+    return power_of_two(min(_LARGEST_BATCH[values["method"]], rows * values["epochs"] / WANTED_STEPS))
+
+
+def micro_batch(facts: Facts, values: Values) -> Advice:
+    """As many rows of the effective batch at once as memory holds; first without checkpointing, then with it."""
+    wanted = effective_batch(facts, values)
+    keep = values.get("gradient_checkpointing")  # decided before only when the person or a preset did
+    chosen = wanted
+    for checkpointing in (False, True) if keep is None else (keep,):
+        chosen = wanted
+        while chosen > 1 and not fits(facts, values, micro_batch=chosen, gradient_checkpointing=checkpointing):
+            chosen //= 2
+        if fits(facts, values, micro_batch=chosen, gradient_checkpointing=checkpointing):
+            break
+    others = []
+    if chosen > 1:
+        others.append(Alternative(1, "least memory, no padding, slower (Phi-2 QLoRA tutorial: 1 x 4)"))
+    largest = chosen
+    while largest < min(64, facts.rows) and fits(facts, values, micro_batch=2 * largest, gradient_checkpointing=False):
+        largest *= 2
+    if largest > chosen:
+        steps = math.ceil(facts.rows / largest * values["epochs"])
+        others.append(Alternative(largest, f"all that fits (vendor guide); leaves only {steps:,} steps"))
+    if chosen < wanted:
+        return Advice(
+            "micro_batch", chosen, f"memory holds {chosen} of {wanted} rows at once", "hardware", "high", others
+        )
+    if facts.rows * values["epochs"] / WANTED_STEPS >= _LARGEST_BATCH[values["method"]]:
+        limit = "adapters suffer from 32 on" if values["method"] != "full" else "32 is enough"
+        return Advice("micro_batch", chosen, f"memory holds it; {limit}", REGRET, "medium", others)
+    return Advice(
+        "micro_batch", chosen, f"so that there are about {WANTED_STEPS} steps", "rule of thumb", "medium", others
+    )
+
+
+def gradient_checkpointing(facts: Facts, values: Values) -> Advice:
+    """Only where it is needed to fit: it recomputes the forward pass (45 % slower, measured)."""
+    if fits(facts, values, gradient_checkpointing=False):
+        others = [Alternative(True, "less memory for activations, 45 % slower (measured); the tutorials turn it on")]
+        return Advice("gradient_checkpointing", False, "it fits without, and is faster", "measured", "high", others)
+    others = [Alternative(False, "faster, but does not fit in memory here")]
+    return Advice("gradient_checkpointing", True, "it does not fit without", "hardware", "high", others)
+
+
+def accumulation(facts: Facts, values: Values) -> Advice:
+    """Effective batch over micro-batch, rounded up: vendor guide."""
+    micro = values["micro_batch"]
+    chosen = math.ceil(effective_batch(facts, values) / micro)
+    others = [Alternative(2 * chosen, f"effective batch {2 * chosen * micro}, half the steps")]
+    if chosen > 1:
+        others.append(Alternative(1, f"effective batch {micro}, more and noisier steps"))
+    return Advice("accumulation", chosen, f"{micro} x {chosen} = {micro * chosen} rows a step", GUIDE, "high", others)
+
+
+def schedule(facts: Facts, values: Values) -> Advice:
+    """Cosine. With a schedule: tuning primer."""
+    others = [
+        Alternative("linear", "falls evenly (the default of the library the Phi-2 tutorial uses)"),
+        Alternative("constant", "simple, ends less settled"),
+    ]
+    return Advice("schedule", "cosine", "large steps first, small ones last", PRIMER, "medium", others)
+
+
+def warmup(facts: Facts, values: Values) -> Advice:
+    """5 % of the steps."""
+    others = [Alternative(0.0, "full rate at once (Phi-2 QLoRA tutorial: 1 step)")]
+    return Advice("warmup", 0.05, "5 % of the steps, against a rough start", "common practice", "medium", others)
+
+
+def weight_decay(facts: Facts, values: Values) -> Advice:
+    others = [Alternative(0.01, "pulls the trained weights towards 0 (PyTorch's own default for AdamW)")]
+    return Advice("weight_decay", 0.0, "none", "TRL default", "medium", others)
+
+
+def max_grad_norm(facts: Facts, values: Values) -> Advice:
+    others = [Alternative(0.3, "tames spikes more, slower (QLoRA paper, large models)")]
+    return Advice("max_grad_norm", 1.0, "one odd row cannot spoil a step", "TRL default", "high", others)
+
+
+def eval_fraction(facts: Facts, values: Values) -> Advice:
+    """A tenth from 500 rows on, else none. Split off a validation set: Phi-2 QLoRA tutorial."""
+    if facts.rows < EVALUATE_FROM:
+        others = [Alternative(0.1, f"holds out {held_out(facts.rows, 0.1)} rows (Phi-2 tutorial: always split)")]
+        return Advice(
+            "eval_fraction", 0.0, f"{facts.rows} rows: all are needed to learn", "rule of thumb", "medium", others
+        )
+    count = held_out(facts.rows, 0.1)
+    others = [Alternative(0.0, "trains on all rows; nothing shows whether it only learns by heart")]
+    return Advice("eval_fraction", 0.1, f"{count:,} rows show if it generalises", TUTORIAL, "high", others)
+
+
+def stop_on_plateau(facts: Facts, values: Values) -> Advice:
+    """For identity: set many epochs and stop when the loss is flat (LLaMA-Factory walk-through)."""
+    if facts.intent == "identity":
+        others = [Alternative(False, "runs all epochs")]
+        return Advice("stop_on_plateau", True, "done when the loss is flat and low", WALKTHROUGH, "high", others)
+    others = [Alternative(True, "ends when the training loss is flat and low; the vendor guide stops on evaluation")]
+    return Advice("stop_on_plateau", False, "flat need not mean done here", "rule of thumb", "medium", others)
+
+
+def save_every(facts: Facts, values: Values) -> Advice:
+    """About five checkpoints a run, none more than 500 steps apart."""
+    steps = _steps(facts, values)
+    chosen = min(500, max(1, math.ceil(steps / 5)))
+    others = [Alternative(25, "the Phi-2 QLoRA tutorial's, whatever the length of the run")]
+    return Advice(
+        "save_every",
+        chosen,
+        f"{steps:,} steps, about {_times(steps, chosen)} checkpoints",
+        "rule of thumb",
+        "medium",
+        others,
+    )
+
+
+def sample_every(facts: Facts, values: Values) -> Advice:
+    """About eight answers to the probe prompt a run, none more than 200 steps apart."""
+    steps = _steps(facts, values)
+    chosen = min(200, max(1, math.ceil(steps / 8)))
+    others = [Alternative(max(1, chosen // 2), "twice as many answers; each takes a few seconds")]
+    return Advice(
+        "sample_every", chosen, f"about {_times(steps, chosen)} answers to watch", "rule of thumb", "medium", others
+    )
+
+
+def seed(facts: Facts, values: Values) -> Advice:
+    others = [Alternative(0, "other noise; results differ a little")]
+    return Advice("seed", 42, "repeats the run exactly", "TRL default", "high", others)
+
+
+def _steps(facts: Facts, values: Values) -> int:
+    settings = Settings(**{**values, "save_every": 1, "sample_every": 1, "seed": 0})
+    return optimizer_steps(facts.rows, settings)
+
+
+def _times(steps: int, every: int) -> int:
+    return max(1, round(steps / every))

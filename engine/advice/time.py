@@ -1,0 +1,62 @@
+"""How long a run will take: measured where a probe has run, else arithmetic that says so."""
+
+from __future__ import annotations
+
+from engine.advice.kinds import Facts, held_out
+from engine.recipe import Settings
+
+# A core's fp32 matrix products with AVX2, measured; training reaches about half of that.
+_CORE_FLOPS = 80e9
+_CPU_SHARE = 0.5
+# What the makers state for dense 16-bit products, by a word of the card's name (first match wins);
+# training with ordinary kernels reaches about a third of it at best.
+_GPU_FLOPS = (
+    ("H200", 989e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("A10", 125e12),
+    ("A6000", 155e12),
+    ("V100", 125e12),
+    ("T4", 65e12),
+    ("5090", 210e12),
+    ("4090", 165e12),
+    ("3090", 71e12),
+)
+_GPU_SHARE = 0.3
+_QLORA_SLOWER = 1.7  # 1.4 to 2 times LoRA
+
+
+def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
+    """(training time, where it comes from); None where nothing is known about the device.
+
+    A forward pass costs 2 N floating point operations a token, a backward pass 4 N; an adapter spares the 2 N of the
+    base weights' gradients; checkpointing adds a forward pass.
+    """
+    rows = facts.rows - held_out(facts.rows, settings.eval_fraction)
+    cut = min(facts.tokens_per_row, float(settings.max_length))
+    tokens = rows * settings.epochs * cut
+    if facts.seconds_per_token is not None:
+        return tokens * facts.seconds_per_token, "measured by a probe on this machine"
+    if facts.model is None:
+        return None, "not known before a model is picked"
+    rate, where = _rate(facts, settings)
+    if rate is None:
+        return None, "not known before a probe: no stated speed for this card"
+    passes = (6 if settings.method == "full" else 4) + (2 if settings.gradient_checkpointing else 0)
+    slower = _QLORA_SLOWER if settings.method == "qlora" and facts.hardware.device == "cuda" else 1.0
+    work = tokens * passes * facts.model.parameters * slower
+    return work / rate, f"rough estimate, {passes} N operations a token at {where}"
+
+
+def _rate(facts: Facts, settings: Settings) -> tuple[float | None, str]:
+    """(operations a second that training reaches, in words)."""
+    hardware = facts.hardware
+    if hardware.device == "cpu":
+        return hardware.cores * _CORE_FLOPS * _CPU_SHARE, "half of 80 GFLOP/s a core"
+    for word, peak in _GPU_FLOPS:
+        if word in hardware.device_name:
+            share = _GPU_SHARE if settings.precision != "fp32" else _GPU_SHARE / 8
+            return peak * share, f"{peak * share / 1e12:.0f} TFLOP/s"
+    return None, ""

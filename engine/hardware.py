@@ -1,0 +1,221 @@
+"""What this machine has: GPUs through NVML, memory, cores, bf16 or not. Never through torch, never raises.
+
+Everything is read afresh at each call, because other people use the same machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from msgspec import Struct, field
+
+from engine.paths import runs_dir
+
+Device = Literal["cuda", "cpu"]
+
+# bf16 arithmetic came with compute capability 8.0 (Ampere); older cards only emulate it.
+_BF16_CAPABILITY = 8
+# What the system and the person's other programs need, left alone when planning a run on the processor: bytes.
+_SYSTEM_RESERVE = 512 * 1024**2
+_NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
+
+
+class Gpu(Struct, frozen=True):
+    """One graphics card. `index` is NVML's; memory in bytes; `utilisation` in percent, None where not reported."""
+
+    index: int
+    name: str
+    memory_total: int
+    memory_free: int
+    utilisation: int | None
+    bf16: bool
+
+
+class Hardware(Struct, frozen=True):
+    """What there is to train on. Memory and disk in bytes, after the limits of the container we may be in.
+
+    cpu_bf16    the processor multiplies bf16 itself (AVX512-bf16 or AMX)
+    torch_cuda  the installed torch can use a GPU at all (a CPU build cannot, whatever cards there are)
+    """
+
+    gpus: list[Gpu] = field(default_factory=list)
+    cpu: str = "processor"
+    cores: int = 1
+    cpu_bf16: bool = False
+    memory_total: int = 0
+    memory_free: int = 0
+    disk_free: int = 0
+    torch_cuda: bool = True
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The card a run would take: the one with most free memory; None where the processor has to do it."""
+        return max(self.gpus, key=lambda gpu: gpu.memory_free) if self.gpus and self.torch_cuda else None
+
+    @property
+    def device(self) -> Device:
+        return "cuda" if self.gpu else "cpu"
+
+    @property
+    def device_name(self) -> str:
+        return self.gpu.name if self.gpu else self.cpu
+
+    @property
+    def budget(self) -> int:
+        """Bytes a run may use on the device: what is free now, and on the processor a little less."""
+        return self.gpu.memory_free if self.gpu else max(0, self.memory_free - _SYSTEM_RESERVE)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the device that trains computes in bf16 itself."""
+        return self.gpu.bf16 if self.gpu else self.cpu_bf16
+
+
+def read() -> Hardware:
+    """Read the machine. What cannot be found out is left at its cautious default."""
+    name, flags = _processor()
+    total, free = _memory()
+    return Hardware(
+        gpus=_gpus(),
+        cpu=name,
+        cores=_cores(),
+        cpu_bf16=bool(flags & {"avx512_bf16", "amx_bf16"}),
+        memory_total=total,
+        memory_free=free,
+        disk_free=_disk_free(),
+        torch_cuda=_torch_has_cuda(),
+    )
+
+
+def visible(uuids: list[str], wanted: str | None) -> list[int]:
+    """Which of the cards (their UUIDs in NVML's order) CUDA_VISIBLE_DEVICES=`wanted` leaves, as NVML indices.
+
+    As CUDA does: entries are indices or beginnings of UUIDs, and the first one that names no card ends the list.
+    """
+    if wanted is None:
+        return list(range(len(uuids)))
+    chosen: list[int] = []
+    for entry in (part.strip() for part in wanted.split(",")):
+        if entry.isdecimal() and int(entry) < len(uuids):
+            index = int(entry)
+        else:
+            matches = [number for number, uuid in enumerate(uuids) if entry and uuid.startswith(entry)]
+            if len(matches) != 1:
+                break
+            index = matches[0]
+        if index not in chosen:
+            chosen.append(index)
+    return chosen
+
+
+def _gpus() -> list[Gpu]:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no driver, no library, no permission: there is no card for us
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        uuids = [_words(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+        found = []
+        for index in visible(uuids, os.environ.get("CUDA_VISIBLE_DEVICES")):
+            with suppress(Exception):  # one lost card must not hide the others
+                found.append(_gpu(pynvml, index, handles[index]))
+        return found
+    except Exception:
+        return []
+    finally:
+        with suppress(Exception):
+            pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    utilisation: int | None = None
+    with suppress(Exception):  # not reported by every card, and not inside a MIG slice
+        utilisation = int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    major = 0
+    with suppress(Exception):
+        major = int(nvml.nvmlDeviceGetCudaComputeCapability(handle)[0])
+    name = _words(nvml.nvmlDeviceGetName(handle))
+    return Gpu(index, name, int(memory.total), int(memory.free), utilisation, major >= _BF16_CAPABILITY)
+
+
+def _words(value: str | bytes) -> str:
+    """NVML's bindings gave bytes in older releases."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _processor() -> tuple[str, set[str]]:
+    """The processor's name and its instruction flags."""
+    text = _read("/proc/cpuinfo")
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    title = re.sub(r"\((?:R|TM|r|tm)\)", "", name[1]) if name else "processor"
+    return " ".join(title.split()), set(flags[1].split()) if flags else set()
+
+
+def _cores() -> int:
+    """Cores this process may use: the affinity mask, less what the container's quota takes."""
+    cores = os.cpu_count() or 1
+    with suppress(Exception):
+        cores = len(os.sched_getaffinity(0))
+    quota = _read("/sys/fs/cgroup/cpu.max").split()
+    with suppress(ValueError, ZeroDivisionError, IndexError):  # "max 100000" has no number to read
+        cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
+    return cores
+
+
+def _memory() -> tuple[int, int]:
+    """(total, free) bytes of memory: the machine's, or the container's where that is less."""
+    total = free = 0
+    with suppress(Exception):
+        memory = psutil.virtual_memory()
+        total, free = int(memory.total), int(memory.available)
+    limit = _number(("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    if limit is not None and limit < _NO_LIMIT:
+        used = _number(("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")) or 0
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return total, free
+
+
+def _number(files: Iterable[str]) -> int | None:
+    """The number that the first of `files` holds."""
+    for file in files:
+        with suppress(ValueError):
+            return int(_read(file))
+    return None
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _disk_free() -> int:
+    try:
+        return shutil.disk_usage(runs_dir()).free
+    except OSError:
+        return 0
+
+
+def _torch_has_cuda() -> bool:
+    """Whether the installed torch is a CUDA build, told by its libraries; True where torch cannot be found."""
+    try:
+        spec = importlib.util.find_spec("torch")  # finds it, does not import it
+        if spec is None or spec.origin is None:
+            return True
+        return any((Path(spec.origin).parent / "lib").glob("libtorch_cuda*"))
+    except Exception:
+        return True
