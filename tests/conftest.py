@@ -92,10 +92,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     random = np.random.default_rng(0)
 
-    def matrix(rows: int, columns: int) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) * 0.05).astype(np.float32)
+    def matrix(rows: int, columns: int, scale: float = 0.05) -> np.ndarray:
+        return (random.standard_normal((rows, columns)) * scale).astype(np.float32)
 
-    weights = {"model.embed_tokens.weight": matrix(vocabulary, hidden), "model.norm.weight": np.ones(hidden, np.float32)}
+    # Large embeddings: they are the output head too, and a frozen small one could not express a confident answer.
+    weights = {
+        "model.embed_tokens.weight": matrix(vocabulary, hidden, 0.3),
+        "model.norm.weight": np.ones(hidden, np.float32),
+    }
     kv = hidden // heads * kv_heads
     for layer in range(layers):
         prefix = f"model.layers.{layer}."

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from engine import paths
 from engine.errors import Exit, FtuiError
-from engine.runs.events import Exported, Note
+from engine.runs.events import Exported, Note, Progress
 from engine.worker import build, failures, generate
 from engine.worker.session import Session
 
@@ -41,12 +41,13 @@ def run(now: Session, kind: str, to: Path, shard_size: str) -> None:
         )
     to.parent.mkdir(parents=True, exist_ok=True)
     _check_space(now, kind, to)
-    now.enter("saving", f"export {kind}")
+    now.journal.write(Progress(what="export: load", done=0, total=3))
     stage = to.with_name(f".{to.name}.stage")
     shutil.rmtree(stage, ignore_errors=True)
     try:
         reference = _reference(now, result)
         expected = _logits(reference, now)
+        now.journal.write(Progress(what="export: write", done=1, total=3))
         if kind == "merged":
             merged = reference if full else reference.merge_and_unload()
             merged.generation_config = _plain(merged.generation_config)
@@ -59,6 +60,7 @@ def run(now: Session, kind: str, to: Path, shard_size: str) -> None:
             dtype = reference.dtype
         del reference
         gc.collect()
+        now.journal.write(Progress(what="export: compare", done=2, total=3))
         difference = _difference(expected, _logits(_reloaded(now, kind, stage, dtype), now))
         if difference > TOLERANCE.get(dtype, 1e-2):
             raise FtuiError(

@@ -20,9 +20,6 @@ def run(job: Job, linger: float, first: float) -> int:
     """
     kind, options, where = job.kind, job.options, RunDir(Path(job.run))
     journal = Writer(where.journal_path)
-    if kind == "train":
-        # Said before the imports, which take seconds.
-        journal.write(State(state="preparing"))
     status = {"run": where.path.name, "state": kind}
     service = Service(where.socket_path, lambda: status)
     recipe = None
@@ -46,10 +43,7 @@ def run(job: Job, linger: float, first: float) -> int:
             from engine.worker import export
 
             target = Path(options["to"]) if options.get("to") else export.default_folder(now, options["kind"])
-            try:
-                export.run(now, options["kind"], target, options.get("shard_size") or "5GB")
-            finally:
-                now.enter("ready")
+            export.run(now, options["kind"], target, options.get("shard_size") or "5GB")
             return 0
         status["state"] = "ready"
         if now.model is not None and (kind == "serve" or linger):

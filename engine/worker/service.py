@@ -73,7 +73,13 @@ class Service:
         self._last = time.monotonic()
 
     def open(self) -> None:
-        self._listener = chat.listen(self._path)
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()  # a killed worker's
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with chat.address(self._path) as name:
+            self._listener.bind(name)
+        self._path.chmod(0o600)
+        self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:

@@ -73,28 +73,35 @@ class JournalTrainer(SFTTrainer):
         self, *, run: RunDir, journal: Writer, trained_before: int, origin: dict[str, Any], **rest: Any
     ) -> None:
         super().__init__(**rest)
+        # TRL holds the adapter of a quantised base in bf16, where small updates are lost; it is small, so keep fp32.
+        for parameter in rest["model"].parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         self._run = run
         self._journal = journal
         self._origin = origin
         self._trained = trained_before
-        self._read = 0  # tokens of this step, padding left out
-        self._began = self._step_began = time.monotonic()
-        self._first_step: int | None = None
+        self._read = 0  # tokens of this optimizer step so far, padding left out
+        self._step_began = 0.0
+        self._seconds, self._steps = 0.0, 0  # of this attempt, sampling and saving left out
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        if self._read == 0:
+            self._step_began = time.monotonic()
         self._read += int(inputs["attention_mask"].sum())
         self._trained += int((inputs["labels"][:, 1:] != -100).sum())
         return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # The journal first: callbacks of `super().log` write samples, which follow the loss of their step.
+        if "loss" in logs:
+            self._write_step(logs)
+        elif "eval_loss" in logs:
+            self._journal.write(Evaluated(step=self.state.global_step, loss=logs["eval_loss"]))
         super().log(logs, start_time)
-        step = self.state.global_step
-        if "eval_loss" in logs:
-            self._journal.write(Evaluated(step=step, loss=logs["eval_loss"]))
-            self._step_began = time.monotonic()
-        if "loss" not in logs:
-            return
-        loss, grad_norm = logs["loss"], float(logs.get("grad_norm") or 0.0)
+
+    def _write_step(self, logs: dict[str, float]) -> None:
+        step, loss, grad_norm = self.state.global_step, logs["loss"], float(logs.get("grad_norm") or 0.0)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise FtuiError(
                 Exit.RUN_FAILED,
@@ -102,10 +109,9 @@ class JournalTrainer(SFTTrainer):
                 "nothing of this step was saved",
                 "train again with a lower learning rate, or precision bf16 or fp32",
             )
-        now = time.monotonic()
-        if self._first_step is None:
-            self._first_step, self._began = step - 1, self._step_began
-        per_step = (now - self._began) / max(1, step - self._first_step)
+        seconds = time.monotonic() - self._step_began
+        self._seconds += seconds
+        self._steps += 1
         self._journal.write(
             Step(
                 step=step,
@@ -114,12 +120,12 @@ class JournalTrainer(SFTTrainer):
                 learning_rate=logs["learning_rate"],
                 grad_norm=grad_norm,
                 tokens=self._trained,
-                tokens_per_second=self._read / max(1e-9, now - self._step_began),
+                tokens_per_second=self._read / max(1e-9, seconds),
                 memory=memory_in_use(),
-                seconds_left=per_step * (self.state.max_steps - step),
+                seconds_left=self._seconds / self._steps * (self.state.max_steps - step),
             )
         )
-        self._read, self._step_began = 0, now
+        self._read = 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
@@ -141,7 +147,6 @@ class JournalTrainer(SFTTrainer):
         self._journal.write(Checkpoint(step=step, path=str(final.relative_to(self._run.path))))
         for retired in checkpoints.retire(self._run, keep=2):
             self._journal.write(Retired(step=retired))
-        self._step_began = time.monotonic()
 
 
 class Watch(TrainerCallback):
@@ -179,7 +184,6 @@ class Watch(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        # After the step's loss is in the journal, so that a sample is never older than the loss beside it.
         if not state.log_history or "loss" not in state.log_history[-1]:
             return control
         step, settings = state.global_step, self._settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from engine.errors import Exit
 from engine.recipe import Recipe
-from engine.runs import control, processes
+from engine.runs import control, processes, status
 from engine.runs.events import Evaluation, Failure, Note, Sample, Start, Step
 from tests.engine.worker.conftest import events, start, wait
 
@@ -58,9 +57,8 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe: Make) -> None:
     wait(undisturbed)
     run = start(recipe("killed", accumulation=2, epochs=12.0))
     now = wait(run, lambda s: s.step >= 8)
-    worker = processes.worker_of(run)
-    assert worker is not None
-    os.kill(worker.pid, signal.SIGKILL)
+    worker = processes.parse(status.read_json(run.supervisor_path)["worker"])
+    assert worker is not None and processes.send(worker, signal.SIGKILL)
     now = wait(run)
     assert (now.state, now.detail) == ("failed", "killed")
     assert "resume" in now.next_step
