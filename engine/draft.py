@@ -39,7 +39,9 @@ Report = Callable[[str, int, int], None]
 Intent = Literal["identity", "instructions", "text"]
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 # An adapter that is trained further keeps the shape it was born with.
-_ADAPTER_FIELDS = ("rank", "alpha", "targets")
+_FIXED = ("rank", "alpha", "targets")
+# How the matrices of a feed-forward block are named in the families in use; an adapter without them is attention only.
+_MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "dense_h_to_4h", "dense_4h_to_h", "c_fc")
 
 
 class Choice(Struct, kw_only=True):
@@ -66,6 +68,14 @@ class Choice(Struct, kw_only=True):
     adapter: str | None = None
 
 
+class Given(Struct, kw_only=True):
+    """Settings that hold until the person edits them, and why: a preset's, and those of the adapter to start from."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    preset: str = ""
+
+
 class Draft(Struct, kw_only=True):
     """A run that could start now."""
 
@@ -79,7 +89,7 @@ class Draft(Struct, kw_only=True):
     plan: Plan
     recipe: Recipe
     advice_facts: Facts
-    preset_settings: dict[str, Any] = field(default_factory=dict)
+    given: Given
 
 
 def make(choice: Choice, progress: Report | None = None) -> Draft:
@@ -116,11 +126,8 @@ def from_recipe(recipe: Recipe, edits: Mapping[str, Any] | None = None, progress
 
 def replan(draft: Draft, edits: Mapping[str, Any]) -> Draft:
     """The same draft under other edits: `edits` replaces those made before. Instant, nothing is counted again."""
-    method = {"method": draft.choice.method} if draft.choice.method else {}
     choice = msgspec.structs.replace(draft.choice, edits=dict(edits))
-    wanted = {**method, **edits}
-    _check_adapter_edits(choice, wanted, draft.preset_settings)
-    plan = advise(draft.advice_facts, preset=draft.preset_settings or None, edits=wanted or None)
+    plan = _plan(choice, draft.advice_facts, draft.given)
     recipe = msgspec.structs.replace(draft.recipe, settings=plan.settings)
     return msgspec.structs.replace(draft, choice=choice, plan=plan, recipe=recipe)
 
@@ -163,10 +170,7 @@ def _prepare(
     tok = tokenizer.load(folder)
     counted = lengths.count(dataset, tok, _counting(progress))
     intent = _intent(preset, dataset)
-    settings = dict(preset.settings) if preset else {}
-    settings.update(_adapter_settings(choice))
-    edits = {**({"method": choice.method} if choice.method else {}), **choice.edits}
-    _check_adapter_edits(choice, edits, settings)
+    given = _given(choice, preset)
     advice_facts = Facts(
         model=facts,
         hardware=hardware.read(),
@@ -175,10 +179,12 @@ def _prepare(
         p95=counted.percentile(95),
         p99=counted.percentile(99),
         max=counted.max,
+        mean=sum(counted.total) / max(1, len(counted.total)),
+        lengths=counted.total,
         exact=counted.exact,
         intent=intent,
     )
-    plan = advise(advice_facts, preset=settings or None, edits=edits or None)
+    plan = _plan(choice, advice_facts, given)
     checks, probe = _questions(preset, dataset, data.values)
     recipe = Recipe(
         name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
@@ -201,7 +207,7 @@ def _prepare(
         plan=plan,
         recipe=recipe,
         advice_facts=advice_facts,
-        preset_settings=settings,
+        given=given,
     )
 
 
@@ -291,42 +297,54 @@ def _first_prompt(dataset: Dataset) -> str:
     return ""
 
 
-def _adapter_settings(choice: Choice) -> dict[str, Any]:
-    """Rank, alpha and targets of the adapter to start from.
+def _plan(choice: Choice, facts: Facts, given: Given) -> Plan:
+    """The plan for what the person picked and edited. Raises FtuiError(RECIPE_INVALID) for an edit that cannot be."""
+    edits = {**({"method": choice.method} if choice.method else {}), **choice.edits}
+    if choice.adapter:
+        _check_adapter_edits(edits, given.settings)
+    plan = advise(facts, given.settings, edits, preset_name=given.preset, preset_reasons=given.reasons)
+    if choice.adapter:
+        plan.advice = [
+            msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in _FIXED else a
+            for a in plan.advice
+        ]
+    return plan
+
+
+def _given(choice: Choice, preset: Preset | None) -> Given:
+    """What the preset sets, and over it rank, alpha and targets of the adapter to start from.
 
     Raises FtuiError(RECIPE_INVALID) for a folder without adapter_config.json.
     """
+    given = Given()
+    if preset is not None:
+        given = Given(settings=dict(preset.settings), reasons=dict(preset.reasons), preset=preset.name)
     if not choice.adapter:
-        return {}
+        return given
     path = Path(choice.adapter).expanduser() / "adapter_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rank, alpha, modules = int(config["r"]), int(config["lora_alpha"]), config["target_modules"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise FtuiError(
             Exit.RECIPE_INVALID,
             "the adapter to start from cannot be read",
             str(path),
             "give a finished LoRA or QLoRA run",
         ) from None
-    modules = config.get("target_modules") or []
-    everything = modules == "all-linear" or any(
-        "mlp" in m or m.endswith(("up_proj", "down_proj", "fc1")) for m in modules
-    )
-    return {
-        "rank": config.get("r", 8),
-        "alpha": config.get("lora_alpha", 8),
-        "targets": "all-linear" if everything else "attention",
-    }
+    everything = modules == "all-linear" or any(str(module).endswith(_MLP) for module in modules)
+    fixed = {"rank": rank, "alpha": alpha, "targets": "all-linear" if everything else "attention"}
+    given.settings.update(fixed)
+    given.reasons.update(dict.fromkeys(fixed, "as the adapter to start from has it"))
+    return given
 
 
-def _check_adapter_edits(choice: Choice, edits: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    if not choice.adapter:
-        return
-    if str(edits.get("method", "lora")) == "full":
+def _check_adapter_edits(edits: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    if edits.get("method") == "full":
         raise FtuiError(
             Exit.RECIPE_INVALID, "an adapter cannot be trained on with method full", next_step="use lora or qlora"
         )
-    for name in _ADAPTER_FIELDS:
+    for name in _FIXED:
         if name in edits and recipes.setting(name, edits[name]) != settings[name]:
             raise FtuiError(
                 Exit.RECIPE_INVALID,

@@ -90,7 +90,7 @@ def test_own_values_stand_over_the_presets(tiny_model: Path) -> None:
 def test_the_presets_settings_hold_until_they_are_edited(tiny_model: Path) -> None:
     plain = make(tiny_model, preset="identity")
     advice = {a.field: a for a in plain.plan.advice}
-    assert plain.recipe.settings.rank == plain.preset_settings["rank"]
+    assert plain.recipe.settings.rank == plain.given.settings["rank"]
     assert "preset" in advice["rank"].source
     edited = make(tiny_model, preset="identity", edits={"rank": 2})
     assert edited.recipe.settings.rank == 2
