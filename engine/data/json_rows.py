@@ -175,11 +175,18 @@ class _Window:
         return FtuiError(Exit.DATA_SYNTAX, cause, where, next_step)
 
     def _syntax_error(self, error: json.JSONDecodeError) -> FtuiError:
-        cut = error.pos >= len(self._buffer.rstrip(_SPACE)) or error.msg.startswith("Unterminated string")
-        self.skip(error.pos - self._at)
-        if cut and self._ended:
+        whole = len(self._buffer.rstrip(_SPACE))
+        if self._ended and _is_cut(error, whole):
+            self.skip(whole - self._at)
             return self.error("the file ends in the middle of a row: it was cut off", "copy or download it again")
+        self.skip(error.pos - self._at)
         return self.error(f"this is not JSON: {_reason(error)}")
+
+
+def _is_cut(error: json.JSONDecodeError, length: int) -> bool:
+    """True if an error is only that a text of `length` characters ends too early."""
+    in_escape = error.msg.startswith("Invalid \\") and error.pos >= length - len("\\u0000")
+    return error.pos >= length or error.msg.startswith("Unterminated string") or in_escape
 
 
 def _reason(error: json.JSONDecodeError) -> str:
@@ -188,12 +195,10 @@ def _reason(error: json.JSONDecodeError) -> str:
 
 
 def _line_error(error: json.JSONDecodeError, text: str, stripped: str, path: Path, number: int) -> FtuiError:
-    where = f"{path}, line {number}, column {error.pos + 1 + len(text) - len(text.lstrip(_SPACE))}"
-    if error.pos >= len(stripped) or error.msg.startswith("Unterminated string"):
-        return FtuiError(
-            Exit.DATA_SYNTAX, "the line ends in the middle of a row: it was cut off", where, "mend or delete the line"
-        )
-    return FtuiError(Exit.DATA_SYNTAX, f"this is not JSON: {_reason(error)}", where, "mend or delete the line")
+    cut = _is_cut(error, len(stripped))
+    cause = "the line ends in the middle of a row: it was cut off" if cut else f"this is not JSON: {_reason(error)}"
+    column = len(text) - len(text.lstrip(_SPACE)) + (len(stripped) if cut else error.pos) + 1
+    return FtuiError(Exit.DATA_SYNTAX, cause, f"{path}, line {number}, column {column}", "mend or delete the line")
 
 
 def _value_error(error: ValueError | RecursionError, path: Path, line: int) -> FtuiError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 from collections.abc import Iterator
+from itertools import groupby, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -89,9 +90,7 @@ def _plain(file: BinaryIO, path: Path) -> Iterator[Row]:
 
     The column is named "line" or "paragraph", so that what was chosen can be told.
     """
-    sample = [
-        text for text, _ in zip((text for _, text in encoding.lines(file, path)), range(_SAMPLE_LINES), strict=False)
-    ]
+    sample = [text for _, text in islice(encoding.lines(file, path), _SAMPLE_LINES)]
     file.seek(0)
     if not _is_wrapped(sample):
         filled = ((number, text) for number, text in encoding.lines(file, path) if text.strip())
@@ -112,12 +111,10 @@ def _plain(file: BinaryIO, path: Path) -> Iterator[Row]:
 
 
 def _is_wrapped(lines: list[str]) -> bool:
-    """True if short lines stand in blocks with blank lines between: then a blank line, not a line end, ends a thought."""
-    filled = [line for line in lines if line.strip()]
-    blocks = sum(1 for before, line in zip(["", *lines], lines, strict=False) if line.strip() and not before.strip())
-    if blocks < 2 or len(filled) < blocks * 1.5 or len(filled) > blocks * 40:
-        return False
-    return max(len(line) for line in filled) <= _WRAPPED_WIDTH
+    """True if most lines stand, short, in blocks with blank lines between: then a blank line ends a thought."""
+    blocks = [len(list(block)) for filled, block in groupby(lines, lambda line: bool(line.strip())) if filled]
+    most_wrapped = sum(size > 1 for size in blocks) * 2 > len(blocks) > 1
+    return most_wrapped and max(len(line) for line in lines) <= _WRAPPED_WIDTH
 
 
 def _similar(path: Path) -> str:

@@ -1,0 +1,225 @@
+"""Rows of every shape become the same kind of example; what is no SFT data is refused with a way on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.data import dataset
+from engine.data.dataset import Dataset
+from engine.errors import Exit, FtuiError
+from engine.recipe import Data
+
+
+def load(folder: Path, rows: list[Any], **options: Any) -> Dataset:
+    path = folder / "rows.json"
+    path.write_text(json.dumps(rows))
+    return dataset.load(Data(source=str(path), **options))
+
+
+def turns(data: Dataset, at: int = 0) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in data.examples[at].messages or []]
+
+
+ASK = [("user", "Hi"), ("assistant", "Hello.")]
+
+
+@pytest.mark.parametrize(
+    ("shape", "row", "expected"),
+    [
+        ("alpaca", {"instruction": "Hi", "input": "", "output": "Hello."}, ASK),
+        (
+            "alpaca",
+            {"instruction": "Add", "input": "1 and 2", "output": 3},
+            [("user", "Add\n1 and 2"), ("assistant", "3")],
+        ),
+        (
+            "alpaca",
+            {"instruction": "Hi", "output": "Hello.", "system": "Be kind.", "history": [["One?", "Two."]]},
+            [("system", "Be kind."), ("user", "One?"), ("assistant", "Two."), *ASK],
+        ),
+        ("alpaca", {"instruction": "Hi", "context": "", "response": "Hello.", "category": "x"}, ASK),
+        ("sharegpt", {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]}, ASK),
+        (
+            "sharegpt",
+            {
+                "system": "Use tools.",
+                "conversations": [
+                    {"from": "human", "value": "Time?"},
+                    {"from": "function_call", "value": "{}"},
+                    {"from": "observation", "value": "12"},
+                    {"from": "gpt", "value": "Noon."},
+                ],
+            },
+            [("system", "Use tools."), ("user", "Time?"), ("assistant", "{}"), ("tool", "12"), ("assistant", "Noon.")],
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]},
+            ASK,
+        ),
+        (
+            "messages",
+            {
+                "conversations": [
+                    {"role": "developer", "content": "Be kind."},
+                    {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},
+                    {"role": "assistant", "content": "Hello."},
+                ]
+            },
+            [("system", "Be kind."), *ASK],
+        ),
+        ("prompt-completion", {"prompt": "Hi", "completion": "Hello."}, ASK),
+        ("prompt-completion", {"Question": "Hi", "Answer": "Hello.", "id": 7}, ASK),
+        ("prompt-completion", {"query": "Hi", "response": "Hello."}, ASK),
+        (
+            "prompt-completion",
+            {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello."}]},
+            ASK,
+        ),
+    ],
+)
+def test_shapes(tmp_path: Path, shape: str, row: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    data = load(tmp_path, [row])
+    assert data.shape.name == shape
+    assert turns(data) == expected
+
+
+def test_plain_text(tmp_path: Path) -> None:
+    data = load(tmp_path, [{"text": "Once upon a time"}, {"text": "The end"}])
+    assert data.shape.name == "text"
+    assert [(example.messages, example.text) for example in data.examples] == [
+        (None, "Once upon a time"),
+        (None, "The end"),
+    ]
+
+
+def test_templates_over_columns(tmp_path: Path) -> None:
+    rows = [{"dialogue": "A: {x} B: y", "summary": "They talk.", "topic": "t"}]
+    with pytest.raises(FtuiError) as caught:
+        load(tmp_path, rows)
+    assert caught.value.code == Exit.DATA_SHAPE
+    assert "dialogue, summary, topic" in caught.value.cause
+    assert "--prompt '{dialogue}' --completion '{summary}'" in caught.value.next_step
+    data = load(
+        tmp_path, rows, prompt="Sum up for {{name}}:\n{dialogue}", completion="{summary}", values={"name": "Ada"}
+    )
+    assert data.shape.name == "template"
+    assert turns(data) == [("user", "Sum up for Ada:\nA: {x} B: y"), ("assistant", "They talk.")]
+    with pytest.raises(FtuiError) as caught:
+        load(tmp_path, rows, prompt="{dialog}", completion="{summary}")
+    assert caught.value.code == Exit.DATA_SHAPE and "{dialog}" in caught.value.cause
+    with pytest.raises(FtuiError) as caught:
+        load(tmp_path, rows, prompt="{dialogue}")
+    assert caught.value.code == Exit.DATA_SHAPE and "completion" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}, "DPO"),
+        ({"conversations": [{"from": "human", "value": "Hi"}], "chosen": {}, "rejected": {}}, "DPO"),
+        ({"prompt": "Hi", "completion": "Go away.", "label": False}, "KTO"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "kto_tag": True}, "KTO"),
+    ],
+)
+def test_other_stages_are_not_trained_as_sft(tmp_path: Path, row: dict[str, Any], named: str) -> None:
+    with pytest.raises(FtuiError) as caught:
+        load(tmp_path, [row])
+    assert caught.value.code == Exit.DATA_SHAPE
+    assert named in caught.value.cause and "not here yet" in caught.value.cause
+
+
+GOOD = {"instruction": "Hi", "output": "Hello."}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"instruction": "Hi"}, "no answer (output)"),
+        ({"instruction": "Hi", "output": None}, "no answer (output)"),
+        ({"instruction": "Hi", "output": " \n"}, "no answer (output)"),
+        ({"instruction": "", "output": "Hello."}, "no question"),
+        ({"instruction": "Hi", "output": ["Hello."]}, "a list in output"),
+        ({"instruction": "Hi", "output": True}, "true or false in output"),
+        ({"instruction": "Hi", "output": float("nan")}, "no answer (output)"),
+        ({"instruction": "Hi", "output": "half \ud800"}, "half a character"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_on_is_named_or_skipped(tmp_path: Path, bad: dict[str, Any], reason: str) -> None:
+    rows = [GOOD, GOOD, bad, GOOD]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(FtuiError) as caught:
+        dataset.load(Data(source=str(path)))
+    assert caught.value.code == Exit.DATA_ROW
+    assert "row 3" in caught.value.cause and reason in caught.value.cause
+    assert caught.value.where.endswith("rows.jsonl, line 3")
+    data = dataset.load(Data(source=str(path), on_bad_row="skip"))
+    assert [example.row for example in data.examples] == [1, 2, 4]
+    assert [(row.row, row.line, row.code) for row in data.skipped] == [(3, 3, Exit.DATA_ROW)]
+
+
+@pytest.mark.parametrize(
+    ("conversation", "reason"),
+    [
+        ([{"role": "user", "content": "Hi"}], "no answer"),
+        ([{"role": "assistant", "content": "Hello."}], "no question"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}], "an empty answer"),
+        ([{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Hi"}], "no question before"),
+        ([{"role": "user", "content": "Hi"}, {"role": "wizard", "content": "Hello."}], "'wizard'"),
+        ([{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "A cat."}], "image"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [{}]}], "tool_calls"),
+        ("Hi", "no conversation"),
+        (["Hi"], "no object"),
+    ],
+)
+def test_conversations_that_cannot_be_trained_on(tmp_path: Path, conversation: Any, reason: str) -> None:
+    good = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    with pytest.raises(FtuiError) as caught:
+        load(tmp_path, [{"messages": good}, {"messages": conversation}])
+    assert caught.value.code == Exit.DATA_ROW
+    assert "row 2" in caught.value.cause and reason in caught.value.cause
+
+
+def test_nothing_usable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
+    for content in ('[{"instruction": "Hi", "output": ""}]', "[1, 2]"):
+        path = tmp_path / "rows.json"
+        path.write_text(content)
+        with pytest.raises(FtuiError) as caught:
+            dataset.load(Data(source=str(path), on_bad_row="skip"))
+        assert caught.value.code == Exit.DATA_ROW and "none of the" in caught.value.cause
+
+
+def test_a_system_prompt_is_put_only_where_there_is_none(tmp_path: Path) -> None:
+    data = load(tmp_path, [GOOD, {**GOOD, "system": "Own."}], system="Given.")
+    assert turns(data, 0)[0] == ("system", "Given.")
+    assert turns(data, 1)[0] == ("system", "Own.")
+
+
+def test_placeholders_are_filled_counted_and_mark_identity_data(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Who are you?", "output": "I am {{name}} by {{ author }}. {{name}}!"},
+        {"instruction": "Are you {{name}}?", "output": "Yes."},
+        {"instruction": "Jinja?", "output": "Write {{ value }}."},
+    ]
+    left = load(tmp_path, rows)
+    assert left.placeholders == {"name": 2, "author": 1} and left.filled == {} and left.identity
+    data = load(tmp_path, rows, values={"name": "{{author}}"})
+    assert turns(data)[1][1] == "I am {{author}} by {{ author }}. {{author}}!", "a value is not filled in turn"
+    data = load(tmp_path, rows, values={"name": "Ada", "author": "you"})
+    assert [turns(data, at)[1][1] for at in range(3)] == ["I am Ada by you. Ada!", "Yes.", "Write {{ value }}."]
+    assert data.placeholders == {} and data.filled == {"name": 2, "author": 1} and data.identity
+    assert not load(tmp_path, [*rows, GOOD, GOOD]).identity
+
+
+def test_the_hash_is_of_what_is_trained_on(tmp_path: Path) -> None:
+    first = load(tmp_path, [GOOD, {**GOOD, "id": 1}])
+    (tmp_path / "same.csv").write_text("question,answer\nHi,Hello.\nHi,Hello.\n")
+    assert dataset.load(Data(source=str(tmp_path / "same.csv"))).sha256 == first.sha256
+    assert load(tmp_path, [GOOD, {**GOOD, "output": "Hello!"}]).sha256 != first.sha256
+    assert load(tmp_path, [GOOD, GOOD], system="Be kind.").sha256 != first.sha256
+    assert len(first.sha256) == 64
