@@ -19,6 +19,7 @@ from tui.widgets import scale
 from tui.widgets.braille import Canvas
 
 Role = Literal["axis", "raw", "smooth", "eval", "none"]
+EMPTY = "no step yet"
 Row = list[tuple[str, Role]]
 
 
@@ -62,7 +63,9 @@ def draw(curve: Curve, width: int, height: int, *, log: bool = False) -> list[Ro
         part = y_axis.fraction(value)
         here = None if part is None else (column, _dot(part, rows))
         if here:
-            smooth.line(*(previous or here), *here)
+            x, y = previous or here
+            for thickness in (0, 1):  # two dots, so that a line never looks like a row of raw points
+                smooth.line(x, y - thickness, here[0], here[1] - thickness)
         previous = here
     diamonds = set()
     for step, value in curve.evaluated:
@@ -72,6 +75,8 @@ def draw(curve: Curve, width: int, height: int, *, log: bool = False) -> list[Ro
     picture = [
         [(f"{marks.get(row, ''):>{gutter - 1}} ", "axis"), *_cells(raw, smooth, diamonds, row)] for row in range(rows)
     ]
+    if not marks:
+        picture[rows // 2] = [(f"{'':{gutter}}{EMPTY:^{columns}}", "axis")]
     picture.append([(_x_axis(high, gutter, columns), "axis")])
     return picture
 
@@ -139,18 +144,20 @@ class LossChart(Widget):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._curve = Curve()
+        self._shown = _print(self._curve)
         self._drawn: tuple[object, ...] = ()
         self._content = Content("")
 
     def show(self, curve: Curve) -> None:
         """Show another curve; the same one (same lengths, ends and marks) costs nothing."""
-        if _print(curve) != _print(self._curve):
-            self._curve = curve
+        shown = _print(curve)
+        if shown != self._shown:
+            self._curve, self._shown = curve, shown  # the curve's arrays may grow under us; this print does not
             self.refresh()
 
     def render(self) -> Content:
         width, height = self.content_size
-        key = (width, height, self.log_axis, self.app.theme, _print(self._curve))
+        key = (width, height, self.log_axis, self.app.theme, self._shown)
         if key != self._drawn:
             self._drawn = key
             rows = draw(self._curve, width, height, log=self.log_axis)

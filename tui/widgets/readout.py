@@ -1,0 +1,154 @@
+"""A run's picture in words: the heading, the meters, the outcome. Pure, from a RunView and a Status."""
+
+from __future__ import annotations
+
+import math
+
+from engine.recipe import Recipe
+from engine.runs.events import Answer
+from engine.runs.status import Status
+from engine.runs.view import RunView
+from engine.text import duration, size
+
+GLYPHS = {"ready": "✓", "stopped": "■", "failed": "!", "lost": "!"}
+
+
+def number(value: float | None) -> str:
+    """A loss or a norm with about three digits: "0.41", "12.3", "0.0042", "1.2e-5"; "" while there is none."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return "not finite"
+    if value and abs(value) < 0.001:
+        return rate(value)
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.4f}"
+
+
+def rate(value: float) -> str:
+    """A learning rate: "1e-3", "9.5e-4"."""
+    if not value or not math.isfinite(value):
+        return "0" if value == 0 else "not finite"
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"
+
+
+def left(seconds: float) -> str:
+    """Time to go: "about 20 s left", "about 3 min left"."""
+    words = duration(seconds)
+    return f"{words if words.startswith('about') else 'about ' + words} left"
+
+
+def alpha(total_steps: int) -> float:
+    """The weight of the newest loss in the smoothed one: a short run gets a curve that keeps up with its fall."""
+    return min(0.3, max(0.02, 25 / max(1, total_steps)))
+
+
+def state_of(view: RunView, status: Status | None) -> str:
+    """The state to show. The journal is the newest news; only `status` knows of processes that died or merely chat."""
+    if status is not None and (status.job in ("serve", "export") or (status.ended and status.worker_alive is False)):
+        return status.state
+    return view.state
+
+
+def heading(view: RunView, state: str) -> list[str]:
+    """What stands beside the run's name: state, step, epoch, time left or time taken."""
+    total = view.start.total_steps if view.start else 0
+    step = view.last.step if view.last else (view.start.from_step if view.start else 0)
+    parts = [f"{GLYPHS.get(state, '●')} {state}"]
+    if state == "ready":
+        parts.append(f"{step or total} steps" + (f" in {duration(took)}" if (took := trained_for(view)) else ""))
+        return parts
+    if total:
+        parts.append(f"step {step}/{total}")
+    if view.last is not None and view.start is not None and state in ("training", "stopped"):
+        parts.append(f"epoch {view.last.epoch:.1f}/{view.start.epochs:g}")
+    if view.last is not None and state == "training":
+        parts.append(left(view.last.seconds_left))
+    if state in ("evaluating", "saving") and view.progress is not None:
+        parts.append(f"{view.progress.done} of {view.progress.total} {view.progress.what}")
+    return parts
+
+
+def trained_for(view: RunView) -> float | None:
+    """Seconds between the last attempt's start and its last step."""
+    if view.start is None or view.last is None:
+        return None
+    return max(0.0, view.last.time - view.start.time)
+
+
+def meters(view: RunView, smoothed: float | None, *, ended: bool, wide: bool) -> list[tuple[str, str]]:
+    """Rows for `Meters`; "" where nothing was measured yet."""
+    last = view.last
+    rows = [
+        ("loss", number(last.loss) if last else ""),
+        ("smoothed", number(smoothed)),
+        ("evaluation ◆", number(view.evaluated[-1].loss) if view.evaluated else ""),
+        *([] if ended else [("learning rate", rate(last.learning_rate) if last else "")]),
+        ("gradient norm", number(last.grad_norm) if last else ""),
+        ("tokens/s", f"{last.tokens_per_second:,.0f}" if last else ""),
+        ("memory", size(last.memory) if last else ""),
+    ]
+    if not ended:
+        rows.append(("time left", duration(last.seconds_left) if last else ""))
+    if wide and view.start is not None:
+        start = view.start
+        if start.parameters:
+            rows.append(("trained", f"{_count(start.trained_parameters)} of {_count(start.parameters)}"))
+        rows.append(("rows", f"{start.rows:,}" + (f" + {start.eval_rows:,} held out" if start.eval_rows else "")))
+        rows.append(("trained tokens", f"{last.tokens:,}" if last else ""))
+        if view.checkpoints:
+            rows.append(("checkpoint", f"step {view.checkpoints[-1].step}"))
+        if start.device:
+            rows.append(("on", start.device))
+    return rows
+
+
+def _count(parameters: int) -> str:
+    for scale, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= scale:
+            return f"{parameters / scale:.3g} {unit}"
+    return str(parameters)
+
+
+def recipe_lines(recipe: Recipe) -> list[str]:
+    """What the run is made of, in two lines, for the time before there is anything to measure. Foreign text."""
+    s = recipe.settings
+    method = {"lora": f"LoRA r{s.rank}", "qlora": f"QLoRA r{s.rank}", "full": "all weights"}[s.method]
+    return [
+        f"{recipe.model.source}, {method}, on {recipe.data.source}",
+        f"learning rate {rate(s.learning_rate)}, {s.epochs:g} epochs, {recipe.effective_batch} rows a step, "
+        f"{s.max_length} tokens a row, {s.precision}",
+    ]
+
+
+def score(answers: list[Answer]) -> tuple[int, int, int]:
+    """(right before, right after, how many)."""
+    return sum(a.before_right for a in answers), sum(a.after_right for a in answers), len(answers)
+
+
+def outcome(view: RunView, status: Status | None, state: str) -> list[tuple[str, str]]:
+    """Lines (level, text) on how it ended or what to know; at most three and a note. Foreign text, not yet safe."""
+    lines: list[tuple[str, str]] = []
+    if state in ("failed", "lost"):
+        told: object = view.failure if view.failure is not None else status
+        texts = [str(getattr(told, name, "")) for name in ("cause", "where", "next_step")]
+        texts = [text for text in texts if text] or [f"the run {'failed' if state == 'failed' else 'is lost'}"]
+        lines += [("bad" if index == 0 else "more", text) for index, text in enumerate(texts)]
+    elif state == "stopped":
+        kept = f"; the checkpoint of step {view.checkpoints[-1].step} is kept" if view.checkpoints else ""
+        lines.append(("warning", f"stopped{kept}. r goes on from there."))
+    elif state == "ready" and view.evaluation is not None:
+        parts = []
+        for name, answers in (("identity", view.evaluation.identity), ("general", view.evaluation.general)):
+            if answers:
+                before, after, count = score(answers)
+                parts.append(f"{name} {before} → {after} of {count}")
+        if parts:
+            lines.append(("good", "   ".join(parts) + "   right answers, before → after"))
+    elif state == "ready":
+        lines.append(("good", "trained. c talks to it."))
+    if view.notes and state not in ("failed", "lost"):
+        lines.append(("note", view.notes[-1].text))
+    return lines
