@@ -52,18 +52,26 @@ def decode(line: bytes) -> AnyEvent | None:
 
 
 class Writer:
-    """Appends events. One writer at a time: the worker, or the face while it holds the run's lock."""
+    """Appends events. One process at a time: the worker, or the face while it holds the run's lock."""
 
     def __init__(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(path, flags, 0o600)
         self._pending = b""
-        self.seq, whole = self._last()
-        self._torn = not whole
+        self.seq = 0
+        self._size = 0
+        self._torn = False
+        self._catch_up()
 
-    def _last(self) -> tuple[int, bool]:
-        """The highest sequence number so far, and whether the last line is whole."""
-        high = size = os.fstat(self._descriptor).st_size
+    def _catch_up(self) -> None:
+        """Go on from what the file ends with, also where another writer of this process has appended to it."""
+        if not self._pending and (size := os.fstat(self._descriptor).st_size) != self._size:
+            self.seq, whole = self._last(size)
+            self._torn, self._size = not whole, size
+
+    def _last(self, size: int) -> tuple[int, bool]:
+        """The sequence number of the last event in `size` bytes, and whether the last line is whole."""
+        high = size
         whole = size == 0 or os.pread(self._descriptor, 1, size - 1) == b"\n"
         tail = b""
         while high > 0:
@@ -83,12 +91,11 @@ class Writer:
         State, Checkpoint, Result and Failure are on the disk when this returns. While the disk is full events are
         kept (up to 1 MB, then the oldest go) and written when there is room again: a full disk does not end a run.
         """
+        self._catch_up()
         self.seq += 1
         event.seq = self.seq
         event.time = event.time or time.time()
         self._pending += _encoder.encode(event) + b"\n"
-        if len(self._pending) > PENDING:
-            self._pending = self._pending[self._pending.index(b"\n", len(self._pending) - PENDING) + 1 :]
         try:
             self._flush()
             if isinstance(event, _DURABLE):
@@ -96,11 +103,14 @@ class Writer:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            if len(self._pending) > PENDING:
+                self._pending = self._pending[self._pending.index(b"\n", len(self._pending) - PENDING - 1) + 1 :]
         return event
 
     def _flush(self) -> None:
         content = b"\n" + self._pending if self._torn else self._pending
         written = os.write(self._descriptor, content)
+        self._size += written
         if written < len(content):
             # The disk filled up within the write: what is there is torn, and the lines are written again, whole.
             self._torn = True

@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import groupby
+from operator import attrgetter
 
 from engine.runs.events import (
     AnyEvent,
@@ -46,14 +47,8 @@ class Curve:
         return len(self.step)
 
     def extend(self, steps: list[Step]) -> None:
-        self.step.extend([event.step for event in steps])
-        self.epoch.extend([event.epoch for event in steps])
-        self.loss.extend([event.loss for event in steps])
-        self.learning_rate.extend([event.learning_rate for event in steps])
-        self.grad_norm.extend([event.grad_norm for event in steps])
-        self.tokens_per_second.extend([event.tokens_per_second for event in steps])
-        self.memory.extend([event.memory for event in steps])
-        self.time.extend([event.time for event in steps])
+        for name, values in vars(self).items():
+            values.extend(map(attrgetter(name), steps))
 
     def drop_after(self, step: int) -> None:
         """Forget every point after optimizer step `step`."""
@@ -90,7 +85,7 @@ class RunView:
 
     def fold(self, events: Iterable[AnyEvent]) -> bool:
         """Take in events; True when there was at least one."""
-        before = self.seq, self.time
+        any_came = False
         for kind, group in groupby(events, type):
             batch = list(group)
             if kind is Step:
@@ -99,7 +94,8 @@ class RunView:
                 for event in batch:
                     self._one(event)
             self.seq, self.time = batch[-1].seq, batch[-1].time
-        return (self.seq, self.time) != before
+            any_came = True
+        return any_came
 
     def _steps(self, batch: list[Step]) -> None:
         if self.steps.step and batch[0].step <= self.steps.step[-1]:

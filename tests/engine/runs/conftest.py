@@ -69,6 +69,14 @@ def over(run: RunDir) -> bool:
 
 
 @pytest.fixture
+def loose_umask() -> Iterator[None]:
+    """The umask of most logins: what is private then was made private."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
 def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RunDir]]:
     """make_run(what, name=…, epochs=…): a run whose fake worker does `what`. Whatever still lives is killed at the end."""
     monkeypatch.setenv("FTUI_WORKER_MODULE", "fake_worker")
