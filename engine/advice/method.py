@@ -19,21 +19,26 @@ REGRET = "LoRA Without Regret"
 
 def max_length(facts: Facts, values: Values) -> Advice:
     """p99 rounded up to 64 tokens, capped by the model's context. From the distribution: vendor guide."""
-    wanted = -(-max(8, facts.p99) // _LENGTH_STEP) * _LENGTH_STEP
     context = facts.model.context if facts.model else None
-    others = [Alternative(context or 1024, "the model's own limit: nothing is cut before it (Phi-2 QLoRA tutorial)")]
-    if facts.max > wanted:
-        whole = -(-facts.max // _LENGTH_STEP) * _LENGTH_STEP
-        others.insert(
-            0, Alternative(whole, f"cuts no row, and {facts.max / max(1, wanted):.1f} times the memory at worst")
-        )
-    others.append(Alternative(facts.p95, "cuts 5 % of the rows; shorter rows take less memory and time"))
-    if context is not None and wanted > context:
-        reason = f"the model reads {context}; p99 is {facts.p99}"
-        return Advice("max_length", context, reason, "the model", "high", others)
+    wanted = _rounded(facts.p99)
+    chosen = min(wanted, context or wanted)
+    others = [
+        Alternative(_rounded(facts.max), "cuts no row; takes more memory for the longest ones"),
+        Alternative(_rounded(facts.p95), "cuts up to 5 % of the rows; takes less memory"),
+        Alternative(context or 1024, "the model's own limit (Phi-2 QLoRA tutorial, which drops longer rows)"),
+    ]
+    others = [other for other in others if other.value != chosen and other.value <= (context or other.value)]
+    if chosen < wanted:
+        reason = f"the model reads {context:,}; p99 is {facts.p99:,}"
+        return Advice("max_length", chosen, reason, "the model", "high", others)
     share = "all" if facts.max <= wanted else "99 % of"
     reason = f"{share} your rows fit, the longest: {facts.max}" if facts.exact else f"{share} rows fit, by an estimate"
-    return Advice("max_length", wanted, reason, "your data", "high" if facts.exact else "medium", others)
+    return Advice("max_length", chosen, reason, "your data", "high" if facts.exact else "medium", others)
+
+
+def _rounded(length: int) -> int:
+    """Up to the next multiple of 64 tokens."""
+    return -(-max(8, length) // _LENGTH_STEP) * _LENGTH_STEP
 
 
 def precision(facts: Facts, values: Values) -> Advice:

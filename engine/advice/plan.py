@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import recipe
 from engine.advice import checks, method, schedule, time
-from engine.advice.fit import need
+from engine.advice.fit import fits, need
 from engine.advice.kinds import Advice, Alternative, Facts, Plan, Values, gigabytes, optimizer_steps
 from engine.models.memory import Memory
 from engine.recipe import Settings
@@ -71,7 +71,10 @@ def advise(
     advice: dict[str, Advice] = {}
     for name, rule in _ORDER.items():
         made = rule(facts, values)
-        if name in given:
+        if name == "accumulation" and {"micro_batch", "accumulation"} <= given.keys():
+            # The preset means an effective batch; how it is split up depends on the micro-batch that came of it.
+            given[name] = math.ceil(given["micro_batch"] * given["accumulation"] / values["micro_batch"])
+        if name in given and not _must_yield(facts, values, made, given[name]):
             made = _from_preset(made, given[name], preset_name, reasons.get(name, ""))
         advice[name] = made
         values[name] = edited.get(name, made.value)
@@ -97,13 +100,18 @@ def advise(
 
 def _yield_to_edits(given: dict[str, Any], edited: Mapping[str, Any]) -> None:
     """Adapt a preset's settings that hang on one the person changed: what the preset meant, not its letters."""
-    if "micro_batch" in edited and {"micro_batch", "accumulation"} <= given.keys():
-        given["accumulation"] = math.ceil(given["micro_batch"] * given["accumulation"] / edited["micro_batch"])
     if "rank" in edited and {"rank", "alpha"} <= given.keys():
         given["alpha"] = max(1, round(given["alpha"] / given["rank"] * edited["rank"]))
     if "method" in given and edited.get("method", given["method"]) != given["method"]:
         for name in ("learning_rate", "optimizer"):  # an adapter's rate would ruin full tuning
             given.pop(name, None)
+
+
+def _must_yield(facts: Facts, values: Values, made: Advice, value: Any) -> bool:
+    """Whether memory holds what the rule says and not what the preset wants: presets are made on other machines."""
+    if made.field not in ("method", "micro_batch"):
+        return False
+    return fits(facts, values, **{made.field: made.value}) and not fits(facts, values, **{made.field: value})
 
 
 def _from_preset(made: Advice, value: Any, name: str, reason: str) -> Advice:
