@@ -99,7 +99,7 @@ def test_plain_text_is_cut_at_lines_or_where_it_is_wrapped_at_blank_lines(tmp_pa
 @pytest.mark.parametrize(
     ("name", "content", "where", "cause"),
     [
-        ("cut.jsonl", jsonl(ROWS)[:-9], "line 2, column 39", "cut off"),
+        ("cut.jsonl", jsonl(ROWS)[:-9], "line 2, column 37", "cut off"),
         ("cut.json", json.dumps(ROWS, indent=1)[:-20], "line 8", "cut off"),
         ("open.json", json.dumps(ROWS, indent=1)[:-2], "line 9, column 3", "before the ]"),
         ("comma.json", '[\n{"a": "b"},\n]', "line 3, column 1", "comma too many"),

@@ -1,0 +1,146 @@
+"""Counts agree with the tokens themselves, and a cutoff's price with cutting them."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.data import dataset, lengths, tokenizer
+from engine.data.dataset import Dataset
+from engine.data.lengths import Lengths
+from engine.recipe import Data
+
+WORDS = ["one", "two", "three", "four", "five", "你好", "丛雨", "fox", "dog"]
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Dataset:
+    """Sixty conversations of one to three questions and answers, of very different lengths."""
+    chance = random.Random(0)
+
+    def text() -> str:
+        return " ".join(chance.choices(WORDS, k=chance.choice([1, 3, 10, 40])))
+
+    rows = []
+    for _ in range(60):
+        turns = []
+        for _ in range(chance.choice([1, 1, 2, 3])):
+            turns += [{"role": "user", "content": text()}, {"role": "assistant", "content": text()}]
+        rows.append({"messages": turns})
+    path = tmp_path / "talks.json"
+    path.write_text(json.dumps(rows))
+    return dataset.load(Data(source=str(path)))
+
+
+def test_counts_are_those_of_the_tokens(tiny_model: Path, talks: Dataset) -> None:
+    made = tokenizer.load(tiny_model)
+    seen: list[tuple[int, int]] = []
+    counted = lengths.count(talks, made, lambda done, total: seen.append((done, total)))
+    tokens = [made.tokenize(example) for example in talks.examples]
+    assert counted.total == [len(one.input_ids) for one in tokens]
+    assert counted.completion == [sum(label != -100 for label in one.labels) for one in tokens]
+    assert counted.prompt == [total - part for total, part in zip(counted.total, counted.completion, strict=True)]
+    assert counted.max == max(counted.total) and counted.exact and counted.tokenizer == made.name
+    assert seen[-1] == (60, 60)
+
+
+def test_a_cutoff_costs_what_cutting_the_tokens_costs(tiny_model: Path, talks: Dataset) -> None:
+    made = tokenizer.load(tiny_model)
+    counted = lengths.count(talks, made)
+    tokens = [made.tokenize(example) for example in talks.examples]
+    trained = sum(counted.completion)
+    for cutoff in [1, 2, 8, 50, *sorted(set(counted.total))[::5], counted.max - 1, counted.max]:
+        cut = counted.at(cutoff)
+        assert cut.rows_cut == sum(len(one.input_ids) > cutoff for one in tokens)
+        kept = [sum(label != -100 for label in one.labels[:cutoff]) for one in tokens]
+        assert cut.trained_lost_fraction == pytest.approx(1 - sum(kept) / trained)
+        assert cut.untrained == kept.count(0)
+        # The last label that is the end token is the second from the end: a line end follows it.
+        assert cut.lose_end == sum(len(one.labels) - 1 > cutoff for one in tokens)
+
+
+def test_a_row_that_only_loses_its_last_line_end_keeps_its_end_token(tiny_model: Path, talks: Dataset) -> None:
+    counted = lengths.count(talks, tokenizer.load(tiny_model))
+    cut = counted.at(counted.max - 1)
+    assert cut.rows_cut > 0 and cut.lose_end == 0
+
+
+def test_padding_is_what_random_batches_have_on_average(tiny_model: Path, talks: Dataset) -> None:
+    counted = lengths.count(talks, tokenizer.load(tiny_model))
+    chance = random.Random(1)
+    for cutoff, batch in ((10_000, 4), (60, 4), (60, 7), (10_000, 60)):
+        values = [min(total, cutoff) for total in counted.total]
+        computed = 0
+        for _ in range(2000):
+            chance.shuffle(values)
+            parts = [values[at : at + batch] for at in range(0, len(values), batch)]
+            computed += sum(max(part) * len(part) for part in parts)
+        expected = 1 - sum(values) / (computed / 2000)
+        assert counted.at(cutoff).padding_fraction(batch) == pytest.approx(expected, abs=0.01)
+    assert counted.at(100).padding_fraction(1) == 0
+    assert counted.at(100).padding_fraction(500) > 0, "fewer rows than a batch holds"
+
+
+def test_percentiles_and_histogram(tiny_model: Path, talks: Dataset) -> None:
+    counted = lengths.count(talks, tokenizer.load(tiny_model))
+    ordered = sorted(counted.total)
+    assert counted.percentile(50) == ordered[29] and counted.percentile(100) == counted.max == ordered[-1]
+    assert counted.percentile(0) == ordered[0] and counted.percentile(99) == ordered[59]
+    for bins, upto in ((1, None), (12, None), (12, 1000), (5, 40), (10_000, None)):
+        found = counted.histogram(bins, upto)
+        assert sum(count for _, _, count in found) == 60 and len(found) <= bins
+        assert all(low < high for low, high, _ in found) and found[0][0] == 0
+        for low, high, count in found[:-1]:
+            assert count == sum(low <= total < high for total in counted.total)
+
+
+def test_following_a_cutoff_over_a_hundred_thousand_rows_is_instant(tiny_model: Path, talks: Dataset) -> None:
+    from engine.data.measure import Measured
+
+    chance = random.Random(2)
+    measured = []
+    for _ in range(100_000):
+        prompt, answer = chance.randrange(5, 300), chance.randrange(5, 300)
+        measured.append(Measured(prompt + answer, [(prompt, prompt + answer)], prompt + answer - 1, True))
+    rows = list(range(1, 100_001))
+    counted = Lengths(rows, measured, [(False, False, False)] * len(rows), tokenizer.load(tiny_model))
+    counted.at(100).padding_fraction(8)  # sums are made once
+    begin = time.perf_counter()
+    for cutoff in range(100):
+        counted.at(cutoff).padding_fraction(8)
+    assert time.perf_counter() - begin < 0.5
+    assert counted.at(300).rows_cut == sum(one.total > 300 for one in measured)
+
+
+def test_a_first_picture_counts_rows_from_all_over(tiny_model: Path, talks: Dataset) -> None:
+    made = tokenizer.load(tiny_model)
+    counted = lengths.count(talks, made, limit=6)
+    assert counted.rows == [1, 11, 21, 31, 41, 51]
+    assert counted.total == [lengths.count(talks, made).total[row - 1] for row in counted.rows]
+
+
+@pytest.mark.parametrize("tables", [True, False])
+def test_estimates_need_no_network_and_say_what_they_are(
+    talks: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: bool
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    if not tables:
+        from engine.data import estimate
+
+        monkeypatch.setattr(estimate, "_table", lambda: None)
+    made = tokenizer.estimate()
+    counted = lengths.count(talks, made)
+    assert not counted.exact and ("tiktoken" in made.name or "estimate" in made.name)
+    assert all(0 < part < total for part, total in zip(counted.completion, counted.total, strict=True))
+    assert counted.at(5).rows_cut == 60
