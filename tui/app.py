@@ -91,8 +91,7 @@ class FtuiApp(App[None]):
         self._opening = opening
         self.run_shown = run  # the run that 3, 4 and 5 go to
         self.wizard = Wizard(self)
-        self._step = "model"
-        self.add_mode("new", lambda: make_step(self._step))
+        self._new_run = ""  # the mode of the step that the new run has come to
         self.farewell: list[str] = []  # printed on the terminal after the app has left it
 
     @property
@@ -155,6 +154,8 @@ class FtuiApp(App[None]):
                 self.call_after_refresh(self._say, "no run yet: choose a preset and press enter, or n for a new run")
                 return
             self._show_run(mode, run)
+        elif mode == "new":
+            self.new_run(self._new_run.partition(":")[2] or "model")
         else:
             self.switch_mode(mode)
 
@@ -187,14 +188,16 @@ class FtuiApp(App[None]):
         self._show_run("export", run)
 
     def new_run(self, step: str) -> None:
-        """Show one step of the new run."""
-        there = "new" in self._screen_stacks
-        before, self._step = self._step, step
-        self.switch_mode("new")
-        if there and before != step:
-            while len(self.screen_stack) > 1:
-                self.pop_screen()
-            self.switch_screen(make_step(step))
+        """Show one step of the new run. Each step is a mode, since the bottom screen of a mode cannot be exchanged."""
+        name = f"new:{step}"
+        if name == self._new_run:
+            self.switch_mode(name)
+            return
+        before, self._new_run = self._new_run, name
+        self.add_mode(name, lambda: make_step(step))
+        self.switch_mode(name)
+        if before:
+            self.remove_mode(before)
 
     def new_from_preset(self, name: str, brings_rows: bool) -> None:
         """The plan of a preset, one key before it starts; a preset without rows asks for them first."""
@@ -212,9 +215,9 @@ class FtuiApp(App[None]):
     def forget_new_run(self) -> None:
         """The new run has become a run: the next one begins afresh."""
         self.wizard.reset()
-        self.remove_mode("new")
-        self._step = "model"
-        self.add_mode("new", lambda: make_step(self._step))
+        if self._new_run:
+            self.remove_mode(self._new_run)
+            self._new_run = ""
 
     # help, palette, way out --------------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ class Ask(Horizontal):
         display: none;
 
         & > .label { width: auto; }
-        & > Input { width: 1fr; min-width: 16; max-width: 48; }
+        & > Input { width: 2fr; }
+        &.-short > Input { width: 20; }
         & > .mistake { width: 1fr; padding: 0 0 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     }
     """
@@ -42,11 +43,15 @@ class Ask(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static("", classes="label", markup=False)
-        yield Input(select_on_focus=True)
+        yield Input(disabled=True)  # disabled while hidden, else it could get the focus
         yield Static("", classes="mistake", markup=False)
 
-    def ask(self, label: str, value: str, done: Callable[[str], None], hint: str = "") -> None:
-        """Open with `value`, ready to be typed over. `hint` stands beside it until there is a mistake to show."""
+    def ask(self, label: str, value: str, done: Callable[[str], None], hint: str = "", short: bool = False) -> None:
+        """Open with `value`, ready to be typed over. `hint` stands beside it until there is a mistake to show.
+
+        short  the value needs few letters, so that more room is left for hint and mistake
+        """
+        self.set_class(short, "-short")
         if not self.display:
             self._back_to = self.screen.focused
         self._done, self._hint = done, hint
@@ -54,6 +59,7 @@ class Ask(Horizontal):
         self._say(hint)
         field = self.query_one(Input)
         field.value = value
+        field.disabled = False
         self.display = True
         field.focus()
         field.action_select_all()
@@ -82,5 +88,6 @@ class Ask(Horizontal):
     def action_close(self) -> None:
         self._done = None
         self.display = False
+        self.query_one(Input).disabled = True
         if self._back_to is not None and self._back_to.is_attached:
             self._back_to.focus()

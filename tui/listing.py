@@ -159,7 +159,7 @@ def presets() -> list[PresetLine]:
         measured = preset.measured[0] if preset.measured else None
         time = f"took {duration(measured.seconds).removeprefix('about ')}" if measured else ""
         if preset.data is None:
-            time = "brings no rows"
+            time = "with your rows"
         found.append(PresetLine(name, safe(preset.title), safe(preset.summary), time, preset.data is not None))
     return sorted(found, key=lambda line: not line.brings_rows)
 

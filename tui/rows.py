@@ -41,10 +41,9 @@ class Rows(ScrollView, can_focus=True):
         scrollbar-size-vertical: 1;
 
         & > .rows--cursor { background: $cursor; text-style: bold; }
-        & > .rows--mark { color: $primary; text-style: bold; }
     }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--cursor", "rows--mark"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--cursor"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="list.up"),
         Binding("down,j", "move(1)", "Down", show=False, id="list.down"),
@@ -132,7 +131,7 @@ class Rows(ScrollView, can_focus=True):
         if not 0 <= index < len(self._items):
             return Strip.blank(width, self.visual_style.rich_style)
         at = self.has_focus and index == self.cursor
-        mark = Content.styled("› ", self.get_visual_style("rows--mark")) if at else Content("  ")
+        mark = Content.styled("› ", "bold $primary") if at else Content("  ")
         line = mark + self._items[index].line(max(1, width - GUTTER))
         style = self.visual_style + (self.get_visual_style("rows--cursor") if at else self.visual_style)
         strips = line.render_strips(width, 1, style, RenderOptions(self._get_style, self.styles.get_rules()))

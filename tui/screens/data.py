@@ -59,7 +59,8 @@ class DataScreen(Step):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "plan", "Plan", id="data.plan", tooltip="Go on to the plan"),
-        Binding("f", "fix", "Fix", id="data.fix", tooltip="Fill placeholders, or leave out rows that cannot be used"),
+        Binding("f", "fill", "Fill in", id="data.fill", tooltip="Say what stands in for {{placeholders}}"),
+        Binding("k", "skip", "Leave bad rows out", id="data.skip", tooltip="Leave out rows that cannot be used"),
         Binding("n", "row(1)", "Next row", id="data.next-row", tooltip="Preview the next row"),
         Binding("b", "row(-1)", "Row before", show=False, id="data.row-before"),
         Binding("g", "go_to_row", "Go to row", show=False, id="data.go-to-row"),
@@ -80,7 +81,9 @@ class DataScreen(Step):
                 yield Static("", id="stats", markup=False)
                 yield Histogram(step=CUTOFF_STEP, id="histogram")
                 yield Rows(
-                    id="findings", help="What was found in the rows. Enter shows the row; f mends what can be mended."
+                    id="findings",
+                    verb="Look",
+                    help="What was found in the rows. Enter shows its rows one after the other.",
                 )
             with Vertical(id="right"):
                 yield Static("", id="row", markup=False)
@@ -119,7 +122,7 @@ class DataScreen(Step):
         lines = [Content.styled(f"✗ {safe(problem.cause)}", BAD)]
         lines += [Content(f"  {safe(line)}") for line in (problem.where, problem.next_step) if line]
         if problem.code == Exit.DATA_ROW:
-            lines.append(Content.styled("  f leaves such rows out and counts them; escape chooses other rows", FAINT))
+            lines.append(Content.styled("  k leaves such rows out and counts them; escape chooses other rows", FAINT))
         elif problem.code == Exit.DATA_SHAPE:
             lines.append(
                 Content.styled("  m says how columns become prompt and answer; escape chooses other rows", FAINT)
@@ -142,30 +145,27 @@ class DataScreen(Step):
             Content.assemble(
                 (self._source(), "bold"),
                 f"   {rows:,} rows, {draft.dataset.shape.name}{skipped}",
-                (f"   tokens counted with {safe(draft.facts.name)}, {exact}", FAINT),
+                (f"   tokens by {shorten(safe(draft.facts.name), 24)}, {exact}", FAINT),
             )
         )
         cutoff = draft.plan.settings.max_length
         counted = draft.lengths
-        self.query_one("#stats", Static).update(stats(counted))
         histogram = self.query_one(Histogram)
         if self._drawn is not counted:
             self._drawn = counted
-            histogram.buckets = tuple(counted.histogram(self._bins()))
+            self.query_one("#stats", Static).update(stats(counted))
+            histogram.buckets = buckets(counted, 6 if self.app.size.height < 30 else 12)
             histogram.most = draft.facts.context
             if self.focused is None:
                 histogram.focus()
         histogram.cutoff = cutoff
-        histogram.caption = caption(counted, cutoff)
+        histogram.caption = caption(counted, cutoff, draft.plan.settings.micro_batch)
         findings = [
             FindingLine(f"{index} {f.kind}", f.level, safe(f.message), safe(f.fix), tuple(f.rows))
             for index, f in enumerate(draft.findings)
         ]
         self.query_one("#findings", Rows).show(findings)
         self._preview(draft)
-
-    def _bins(self) -> int:
-        return 6 if self.app.size.height < 30 else 12
 
     def _preview(self, draft: Draft) -> None:
         from engine.data import preview
@@ -190,17 +190,15 @@ class DataScreen(Step):
         match action:
             case "plan" | "row" | "go_to_row":
                 return wizard.draft is not None
-            case "fix":
-                return self._fixable()
+            case "fill":
+                return wizard.draft is not None and bool(
+                    wizard.draft.dataset.placeholders or wizard.draft.dataset.filled
+                )
+            case "skip":
+                return wizard.error is not None and wizard.error.code == Exit.DATA_ROW
             case "mapping":
                 return wizard.draft is not None or (wizard.error is not None and wizard.error.code == Exit.DATA_SHAPE)
         return True
-
-    def _fixable(self) -> bool:
-        wizard = self.wizard
-        if wizard.error is not None:
-            return wizard.error.code == Exit.DATA_ROW
-        return wizard.draft is not None and bool(wizard.draft.dataset.placeholders or wizard.draft.dataset.filled)
 
     def action_plan(self) -> None:
         self.go("plan")
@@ -247,12 +245,12 @@ class DataScreen(Step):
         elif isinstance(item, FindingLine):
             self.notice(item.fix or item.message)
 
-    def action_fix(self) -> None:
-        """Leave out bad rows, or fill placeholders one after the other."""
-        choice = self.wizard.picked()
-        if self.wizard.error is not None:
-            self.wizard.begin(msgspec.structs.replace(choice, on_bad_row="skip"))
-        elif (draft := self.wizard.draft) is not None:
+    def action_skip(self) -> None:
+        self.wizard.begin(msgspec.structs.replace(self.wizard.picked(), on_bad_row="skip"))
+
+    def action_fill(self) -> None:
+        """Ask for the value of each placeholder, one after the other."""
+        if (draft := self.wizard.draft) is not None:
             names = sorted({**draft.dataset.placeholders, **draft.dataset.filled})
             fill_values(self, names, dict(draft.recipe.data.values))
 
@@ -291,24 +289,49 @@ def fill_values(screen: Step, names: list[str], values: dict[str, str]) -> None:
     ask.ask(names[0], values.get(names[0], ""), take)
 
 
+def buckets(lengths: Lengths, most: int) -> tuple[tuple[int, int, int], ...]:
+    """At most `most` buckets (from, to, rows) of a round width, from the shortest row on.
+
+    A few very long rows do not flatten all others into one bar: the last bucket then holds what is longer.
+    """
+    longest = lengths.max if lengths.max <= 3 * lengths.percentile(99) else lengths.percentile(99) * 5 // 4
+    shortest = min(lengths.total, default=0)
+    width = 2
+    while longest // width - shortest // width >= most:
+        width *= 2
+    count = longest // width + 1
+    return tuple(lengths.histogram(count, width * count - 1)[shortest // width :])
+
+
 def stats(lengths: Lengths) -> Content:
-    """The spread of lengths in one line."""
-    parts: list[str | tuple[str, str]] = [("tokens a row  ", FAINT)]
+    """The spread of lengths in one line: whole rows, and the part of them that is trained."""
+    parts: list[str | tuple[str, str]] = [("tokens a row", FAINT)]
     for name, value in (
         ("p50", lengths.percentile(50)),
         ("p95", lengths.percentile(95)),
         ("p99", lengths.percentile(99)),
+        ("max", lengths.max),
     ):
-        parts += [(f" {name} ", FAINT), (f"{value:,.0f}", "bold")]
-    parts += [("  max ", FAINT), (f"{lengths.max:,}", "bold")]
+        parts += [(f"  {name} ", FAINT), (f"{value:,}", "bold")]
+    trained = sorted(lengths.completion)
+    if trained:
+        parts += [("   trained  p50 ", FAINT), (f"{trained[(len(trained) - 1) // 2]:,}", "bold")]
+        parts += [("  max ", FAINT), (f"{trained[-1]:,}", "bold")]
     return Content.assemble(*parts)
 
 
-def caption(lengths: Lengths, cutoff: int) -> str:
+def caption(lengths: Lengths, cutoff: int, micro_batch: int) -> str:
     """What the cutoff costs, in words."""
     cut = lengths.at(cutoff)
-    if not cut.rows_cut:
-        return "nothing is cut"
-    end = "loses its end token" if cut.lose_end == 1 else "lose their end token"
-    share = f", {cut.trained_lost_fraction:.1%} of trained tokens" if cut.trained_lost_fraction >= 0.0005 else ""
-    return f"{cut.rows_cut:,} row{'s' if cut.rows_cut != 1 else ''} cut, {cut.lose_end:,} {end}{share}"
+    if cut.rows_cut:
+        words = f"{cut.rows_cut:,} row{'s' if cut.rows_cut != 1 else ''} cut"
+        if cut.lose_end:
+            words += f", {cut.lose_end:,} lose{'s' if cut.lose_end == 1 else ''} the end token"
+        if cut.untrained:
+            words += f", {cut.untrained:,} with nothing left to train"
+        elif cut.trained_lost_fraction >= 0.0005:
+            words += f", {cut.trained_lost_fraction:.1%} of trained tokens"
+    else:
+        words = "nothing is cut"
+    padding = cut.padding_fraction(micro_batch)
+    return words + (f"; {padding:.0%} padding in batches of {micro_batch}" if micro_batch > 1 else "")

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "rank", "precision")
 
 
+def words(field: str) -> str:
+    """A setting's name as a person says it."""
+    return "checkpointing" if field == "gradient_checkpointing" else field.replace("_", " ")
+
+
 class AdviceLine(Struct, frozen=True):
     """One setting. `key` is the name of its field."""
 
@@ -38,15 +43,17 @@ class AdviceLine(Struct, frozen=True):
     edited: bool
 
     def line(self, width: int) -> Content:
-        source = 14 if width < 100 else 22
-        why = max(0, width - 17 - 14 - source - 4)
+        source = 9 if width < 100 else 22
+        field, value = 15 if width < 100 else 24, 10 if width < 100 else 18
+        origin = "preset" if self.source.startswith("preset ") and width < 100 else self.source
+        why = max(0, width - field - value - source - 4)
         return Content.assemble(
-            pad(self.key.replace("_", " "), 17),
-            (pad(self.value, 14, right=True), f"bold {FOCUS}" if self.edited else "bold"),
+            pad(words(self.key), field),
+            (pad(self.value, value, right=True), f"bold {FOCUS}" if self.edited else "bold"),
             ("✎ " if self.edited else "  ", FOCUS),
             pad(self.why, why),
             "  ",
-            (pad(self.source, source, right=True), FOCUS if self.edited else FAINT),
+            (pad(origin, source), FOCUS if self.edited else FAINT),
         )
 
 
@@ -70,6 +77,23 @@ def lines(draft: Draft, everything: bool) -> list[AdviceLine]:
 def typed(text: str) -> str:
     """A value as a person types it ("yes") as a recipe takes it ("true")."""
     return {"yes": "true", "no": "false"}.get(text.lower(), text)
+
+
+_KINDS = {
+    "`float`": "a number",
+    "`int`": "a whole number",
+    "`bool`": "yes or no",
+    ", got `str`": "",
+    "Expected": "this takes",
+}
+
+
+def reason(cause: str) -> str:
+    """Why a value does not fit, short enough to stand beside it."""
+    text = cause.partition(": ")[2] or cause
+    for word, plain in _KINDS.items():
+        text = text.replace(word, plain)
+    return text
 
 
 class PlanScreen(Step):
@@ -97,11 +121,13 @@ class PlanScreen(Step):
         yield Static("", id="sentence", markup=False)
         yield Rows(id="plan", verb="Review")
         yield Ask(id="ask")
+        yield Static("", id="why", markup=False)
         yield Rule(line_style="solid")
         yield MemoryBar(id="memory")
         yield Static("", id="warnings", markup=False)
 
     def on_mount(self) -> None:
+        self._everything = self.app.size.height >= 36
         self.query_one("#plan").focus()
         if self.wizard.draft is None and not self.wizard.making:
             if self.wizard.has_rows:
@@ -112,7 +138,7 @@ class PlanScreen(Step):
     def drafted(self) -> None:
         draft = self.wizard.draft
         sentence = self.query_one("#sentence", Static)
-        for part in ("#plan", "Rule", "#memory", "#warnings"):
+        for part in ("#plan", "#why", "Rule", "#memory", "#warnings"):
             self.query_one(part).display = draft is not None
         if draft is None:
             if (problem := self.wizard.error) is not None:
@@ -124,12 +150,18 @@ class PlanScreen(Step):
         self.query_one("#plan", Rows).show(lines(draft, self._everything))
         memory = draft.plan.memory
         self.query_one(MemoryBar).show(memory.parts() if memory else (), draft.advice_facts.hardware.budget)
-        self.query_one("#warnings", Static).update(warnings(draft))
+        show_warnings(self.query_one("#warnings", Static), draft)
         self.refresh_bindings()
 
     def on_resize(self) -> None:
         # The forecast keeps its place below; a long list of settings scrolls above it.
-        self.query_one("#plan").styles.max_height = max(4, self.query_one("#body").content_size.height - 9)
+        self.query_one("#plan").styles.max_height = max(4, self.query_one("#body").content_size.height - 11)
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        """The whole reason of the value under the cursor, which its line has no room for."""
+        item = event.item
+        if isinstance(item, AdviceLine):
+            self.query_one("#why", Static).update(Content.assemble((f"{item.why}  ", ""), (f"({item.source})", FAINT)))
 
     @property
     def advice(self) -> Advice | None:
@@ -163,7 +195,7 @@ class PlanScreen(Step):
         value = number(getattr(draft.plan.settings, advice.field))
         hint = "or ".join(f"{number(other.value)} " for other in advice.alternatives[:3])
         self.query_one(Ask).ask(
-            advice.field.replace("_", " "), value, lambda text: self.set(advice.field, typed(text)), hint
+            words(advice.field), value, lambda text: self.set(advice.field, typed(text)), hint, short=True
         )
 
     def set(self, field: str, value: Any) -> None:
@@ -171,8 +203,13 @@ class PlanScreen(Step):
         from engine import recipe
 
         draft = self.wizard.draft
-        if draft is not None:
-            self.wizard.edit({**draft.choice.edits, field: recipe.setting(field, value)})
+        if draft is None:
+            return
+        try:
+            fitting = recipe.setting(field, value)
+        except FtuiError as error:
+            raise FtuiError(error.code, reason(error.cause)) from None
+        self.wizard.edit({**draft.choice.edits, field: fitting})
 
     def action_undo(self) -> None:
         """Back to advice: this field if it was edited, else all of them."""
@@ -183,7 +220,7 @@ class PlanScreen(Step):
         edits = dict(draft.choice.edits)
         if item is not None and item.key in edits:
             del edits[item.key]
-            self.notice(f"{item.key.replace('_', ' ')} is as advised again")
+            self.notice(f"{words(item.key)} is as advised again")
         else:
             edits.clear()
             self.notice("everything is as advised again")
@@ -194,13 +231,14 @@ class PlanScreen(Step):
             self.app.push_screen(WhyScreen(self, advice))
 
 
-def warnings(draft: Draft) -> Content:
-    """What speaks against the plan, and what to know."""
+def show_warnings(place: Static, draft: Draft) -> None:
+    """What speaks against the plan, and what to know; no line where there is nothing to say."""
     from engine import draft as drafts
 
     found = [Content.styled(f"✗ {safe(reason)}", BAD) for reason in drafts.refusals(draft)]
     found += [Content.styled(f"! {safe(warning)}", WARN) for warning in draft.plan.warnings]
-    return Content("\n").join(found)
+    place.update(Content("\n").join(found))
+    place.display = bool(found)
 
 
 class AlternativeLine(Struct, frozen=True):
@@ -227,7 +265,7 @@ class WhyScreen(Frame):
     def __init__(self, plan: PlanScreen, advice: Advice) -> None:
         super().__init__()
         self._plan, self._advice = plan, advice
-        field = advice.field.replace("_", " ")
+        field = words(advice.field)
         self.heading = Content.assemble(("New run  ", "bold"), ("plan › ", FAINT), (f"why {field}", "bold"))
         self.command = f"ftui plan --explain {advice.field}"
 
@@ -235,7 +273,7 @@ class WhyScreen(Frame):
         advice = self._advice
         yield Static(
             Content.assemble(
-                (f"{advice.field.replace('_', ' ')}  {safe(number(advice.value))}", "bold"),
+                (f"{words(advice.field)}  {safe(number(advice.value))}", "bold"),
                 f"\n\n{safe(advice.reason)}\n",
                 (f"Source: {safe(advice.source)}. Confidence: {advice.confidence}.", FAINT),
             ),

@@ -18,7 +18,7 @@ from engine.text import safe
 from tui.ask import Ask
 from tui.frame import BAD, FAINT
 from tui.screens.data import fill_values
-from tui.screens.plan import warnings
+from tui.screens.plan import show_warnings
 from tui.wizard import Step, progress_words
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class ReviewScreen(Step):
 
             sentence.update(Content.styled(safe(draft.plan.sentence), "bold"))
             self.query_one("#about", Static).update(about(draft))
-            self.query_one("#warnings", Static).update(warnings(draft))
+            show_warnings(self.query_one("#warnings", Static), draft)
             self.query_one("#yaml", Static).update(
                 Content.styled(safe(recipe.to_yaml(draft.recipe), newlines=True), FAINT)
             )

@@ -56,6 +56,7 @@ class RunsScreen(Frame):
         yield Rows(id="runs", verb="Open")
         yield Static("", id="empty", markup=False)
         yield Rule(line_style="solid")
+        yield Static("New run from a preset", id="from", classes="faint", markup=False)
         yield Rows(
             id="presets",
             verb="Plan it",
