@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+DATA_HOME = os.environ.get("XDG_DATA_HOME")  # before any test changes it
+
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -118,6 +120,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             weights[f"{prefix}{name}.weight"] = np.ones(hidden, np.float32)
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
     return folder
+
+
+@pytest.fixture
+def starter_model(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The 135M starter model from the person's own data folder, fetched into it if it is not there yet."""
+    if DATA_HOME is None:
+        monkeypatch.delenv("XDG_DATA_HOME")
+    else:
+        monkeypatch.setenv("XDG_DATA_HOME", DATA_HOME)
+    from engine.errors import Exit, FtuiError
+    from engine.models import sources
+
+    try:
+        return sources.resolve("starter")
+    except FtuiError as error:
+        if error.code == Exit.NETWORK:
+            pytest.skip(f"the starter model cannot be fetched here: {error.cause}")
+        raise
 
 
 @pytest.fixture

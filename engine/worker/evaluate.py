@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from transformers import PreTrainedTokenizerBase
 
 from engine import paths
 from engine.recipe import Check, Recipe
-from engine.runs.events import Answer, Evaluation
+from engine.runs.events import Answer, Evaluation, Progress
 from engine.worker import generate
+from engine.worker.session import Session
 
 
 def right(check: Check, answer: str) -> bool:
@@ -20,10 +19,15 @@ def right(check: Check, answer: str) -> bool:
     return any(expected.casefold() in folded for expected in check.expect)
 
 
-def ask(model: Any, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> dict[str, str]:
-    """Question -> greedy answer, for every check of the recipe."""
-    questions = [check.ask for check in (*recipe.checks.identity, *recipe.checks.general)]
-    return dict(zip(questions, generate.answers(model, tokenizer, questions), strict=True))
+def ask(now: Session) -> dict[str, str]:
+    """Question -> greedy answer, for every check of the recipe; the journal says how far it has come."""
+    questions = [check.ask for check in (*now.recipe.checks.identity, *now.recipe.checks.general)]
+    found: dict[str, str] = {}
+    now.journal.write(Progress(what="questions", done=0, total=len(questions)))
+    for question, answer in zip(questions, generate.answers(now.model, now.tokenizer, questions), strict=True):
+        found[question] = answer
+        now.journal.write(Progress(what="questions", done=len(found), total=len(questions)))
+    return found
 
 
 def keep_before(path: Path, answers: dict[str, str]) -> None:

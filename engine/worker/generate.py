@@ -92,7 +92,7 @@ def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -
 
 @torch.no_grad()
 def answers(
-    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_tokens: int = 48, batch: int = 8
+    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_tokens: int = 40, batch: int = 8
 ) -> Iterator[str]:
     """The greedy answer to each question, in order, computed `batch` at a time with padding on the left."""
     ends = stop_ids(model, tokenizer)

@@ -14,7 +14,7 @@ from transformers import set_seed
 from engine import paths
 from engine.runs import checkpoints
 from engine.runs.directory import RunDir
-from engine.runs.events import Note, Progress, Result, Sample, Start, Step
+from engine.runs.events import Note, Result, Sample, Start, Step
 from engine.runs.journal import Reader
 from engine.worker import answer, build, evaluate, generate, rows, session, trainer
 from engine.worker.service import Service
@@ -103,7 +103,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> Non
         return
     if before:
         now.enter("evaluating")
-        outcome = evaluate.compare(recipe, before, evaluate.ask(now.model, now.tokenizer, recipe))
+        outcome = evaluate.compare(recipe, before, evaluate.ask(now))
         now.journal.write(outcome)
         paths.write_private(where.evaluation_path, _json(outcome))
     now.enter("ready")
@@ -128,10 +128,8 @@ def _answers_before(now: Session) -> dict[str, str]:
     known = evaluate.read_before(kept)
     if known is None:
         now.enter("evaluating", "before training")
-        now.journal.write(Progress(what="questions", done=0, total=len(checks)))
-        known = evaluate.ask(now.model, now.tokenizer, now.recipe)
+        known = evaluate.ask(now)
         evaluate.keep_before(kept, known)
-        now.journal.write(Progress(what="questions", done=len(checks), total=len(checks)))
     return known
 
 

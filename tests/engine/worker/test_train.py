@@ -71,7 +71,7 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe: Make) -> None:
     # Two more epochs on what is finished: the fourth of the four words.
     control.extend(run, 2)
     now = wait(run)
-    assert (now.state, now.step) == ("ready", 21)
+    assert (now.state, now.step) == ("ready", 28)
 
 
 def test_stop_saves_and_resume_goes_on(recipe: Make) -> None:
@@ -102,7 +102,9 @@ def test_a_new_run_starts_from_an_adapter(recipe: Make) -> None:
 
 
 def test_held_out_rows_are_evaluated_and_a_flat_loss_ends_the_run(recipe: Make) -> None:
-    run = start(recipe("flat", method="full", learning_rate=5e-3, epochs=60.0, eval_fraction=0.25, stop_on_plateau=True))
+    run = start(
+        recipe("flat", method="full", learning_rate=5e-3, epochs=60.0, eval_fraction=0.25, stop_on_plateau=True)
+    )
     now = wait(run)
     assert now.state == "ready" and now.step < now.total_steps
     assert any("the loss is flat" in e.text for e in events(run) if isinstance(e, Note))
