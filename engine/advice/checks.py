@@ -37,7 +37,7 @@ def warnings(facts: Facts, settings: Settings, steps: int) -> list[str]:
 def refusals(facts: Facts, settings: Settings, memory: Memory | None) -> list[str]:
     """Why it cannot work."""
     return [
-        *_nothing_to_train(facts, settings),
+        *_nothing_to_train(facts),
         *_model(facts, settings),
         *_precision(facts, settings),
         *_room(facts, settings, memory),
@@ -118,11 +118,9 @@ def _machine(facts: Facts) -> Iterator[str]:
         yield f"{hardware.gpus[0].name} is idle: the installed torch is a build for processors only"
 
 
-def _nothing_to_train(facts: Facts, settings: Settings) -> Iterator[str]:
+def _nothing_to_train(facts: Facts) -> Iterator[str]:
     if facts.rows < 1:
         yield "there is no row to train on"
-    elif facts.rows - held_out(facts.rows, settings.eval_fraction) < 1:
-        yield f"holding out {settings.eval_fraction:.0%} of {facts.rows} rows leaves none to train on"
 
 
 def _model(facts: Facts, settings: Settings) -> Iterator[str]:

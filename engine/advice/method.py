@@ -25,14 +25,15 @@ def max_length(facts: Facts, values: Values) -> Advice:
     others = [
         Alternative(_rounded(facts.max), "cuts no row; takes more memory for the longest ones"),
         Alternative(_rounded(facts.p95), "cuts up to 5 % of the rows; takes less memory"),
-        Alternative(context or 1024, "the model's own limit (Phi-2 QLoRA tutorial, which drops longer rows)"),
     ]
+    if context is not None:
+        others.append(Alternative(context, "the model's own limit (Phi-2 QLoRA tutorial, which drops longer rows)"))
     others = [other for other in others if other.value != chosen and other.value <= (context or other.value)]
     if chosen < wanted:
         reason = f"the model reads {context:,}; p99 is {facts.p99:,}"
         return Advice("max_length", chosen, reason, "the model", "high", others)
     share = "all" if facts.max <= wanted else "99 % of"
-    reason = f"{share} your rows fit, the longest: {facts.max}" if facts.exact else f"{share} rows fit, by an estimate"
+    reason = f"{share} your rows fit, longest {facts.max}" if facts.exact else f"{share} rows fit, by an estimate"
     return Advice("max_length", chosen, reason, "your data", "high" if facts.exact else "medium", others)
 
 

@@ -1,0 +1,50 @@
+"""Machines, models and data sets that the rules are tried on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.advice import Advice, Facts, Plan
+from engine.hardware import Gpu, Hardware
+from engine.models import facts as model_facts
+from tests.engine.models import known
+
+GB = 10**9
+
+SMOL = model_facts.from_config(known.SMOLLM2_135M)
+QWEN = model_facts.from_config(known.QWEN3_06B)
+LLAMA = model_facts.from_config(known.LLAMA_8B)
+
+OLD_CPU = Hardware(cpu="old processor", cores=2, memory_total=25 * GB, memory_free=23 * GB, disk_free=500 * GB)
+NEW_CPU = Hardware(
+    cpu="new processor", cores=2, cpu_bf16=True, memory_total=25 * GB, memory_free=23 * GB, disk_free=500 * GB
+)
+
+
+def card(free: float, name: str = "NVIDIA H100", bf16: bool = True) -> Hardware:
+    """A machine with one card that has `free` GB free."""
+    gpu = Gpu(0, name, int(free * GB), int(free * GB), 0, bf16)
+    return Hardware(gpus=[gpu], cpu="processor", cores=16, memory_free=64 * GB, disk_free=500 * GB)
+
+
+def facts(rows: int = 1000, **changes: Any) -> Facts:
+    """`rows` ordinary instructions for the starter model on a large card, with any fact changed."""
+    given: dict[str, Any] = {
+        "model": SMOL,
+        "hardware": card(80),
+        "rows": rows,
+        "p50": 104,
+        "p95": 190,
+        "p99": 231,
+        "max": 257,
+        "mean": 110.0,
+    }
+    return Facts(**{**given, **changes})
+
+
+def identity(rows: int = 91, **changes: Any) -> Facts:
+    return facts(rows, **{"intent": "identity", "hardware": OLD_CPU, **changes})
+
+
+def of(plan: Plan, field: str) -> Advice:
+    return next(advice for advice in plan.advice if advice.field == field)

@@ -1,0 +1,185 @@
+"""The plan as a whole: complete, in order, presets over rules, edits over both."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from engine.advice import Facts, advise
+from engine.errors import Exit, FtuiError
+from engine.recipe import SETTING_FIELDS, setting
+from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, QWEN, SMOL, card, facts, identity, of
+
+SOURCES = {
+    "a cloud vendor's tuning guide",
+    "Phi-2 QLoRA tutorial",
+    "tuning primer",
+    "LLaMA-Factory walk-through",
+    "PEFT overview",
+    "LoRA Without Regret",
+    "TRL default",
+    "measured",
+    "your data",
+    "hardware",
+    "the model",
+    "rule of thumb",
+    "common practice",
+}
+
+
+def everything() -> list[Facts]:
+    """Every kind of model, machine, data size, intent and length together."""
+    models = (None, SMOL, QWEN, LLAMA)
+    machines = (OLD_CPU, NEW_CPU, card(6), card(24), card(80), card(16, "Tesla T4", False))
+    sizes = (1, 91, 600, 12_345_678)
+    lengths = ((10, 20, 30, 40), (104, 190, 231, 257), (3000, 100_000, 200_000, 1_000_000))
+    return [
+        facts(
+            rows, model=model, hardware=hardware, p50=p50, p95=p95, p99=p99, max=most, intent=intent, complex_task=hard
+        )
+        for model, hardware, rows, (p50, p95, p99, most), (intent, hard) in itertools.product(
+            models, machines, sizes, lengths, (("identity", False), ("instructions", True), ("text", False))
+        )
+    ]
+
+
+def test_every_setting_is_advised_with_a_reason_that_fits_its_column() -> None:
+    for given in everything():
+        plan = advise(given)
+        assert sorted(advice.field for advice in plan.advice) == sorted(SETTING_FIELDS)
+        for advice in plan.advice:
+            assert setting(advice.field, advice.value) == advice.value
+            assert getattr(plan.settings, advice.field) == advice.value
+            assert 0 < cell_len(advice.reason) <= 40, advice
+            assert advice.source in SOURCES, advice
+            assert advice.alternatives or advice.field in ("micro_batch", "max_length"), advice
+            values = [other.value for other in advice.alternatives]
+            assert advice.value not in values, advice
+            for other in advice.alternatives:
+                assert setting(advice.field, other.value) == other.value
+                assert other.effect
+
+
+def test_a_plan_that_is_not_refused_fits() -> None:
+    for given in everything():
+        plan = advise(given)
+        if plan.memory is not None:
+            assert (plan.memory.total <= given.hardware.budget) == (not plan.refusals), plan.sentence
+
+
+def test_the_sentence() -> None:
+    plan = advise(identity(seconds_per_token=0.0026), edits={"epochs": 5, "micro_batch": 4, "accumulation": 1})
+    assert plan.memory is not None
+    assert (
+        plan.sentence
+        == f"SFT with LoRA on 91 rows: 115 optimizer steps, about 2 min, {plan.memory.total / 1e9:.1f} of 22 GB."
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("qlora", "SFT with QLoRA on 2,000 rows: "), ("full", "Full SFT on 2,000 rows: ")]
+)
+def test_the_sentence_names_the_method(method: str, words: str) -> None:
+    assert advise(facts(2000), edits={"method": method}).sentence.startswith(words)
+
+
+def test_without_a_model_there_is_still_a_plan() -> None:
+    plan = advise(facts(model=None))
+    assert (plan.memory, plan.seconds, plan.refusals) == (None, None, [])
+    assert plan.sentence == f"SFT with LoRA on 1,000 rows: {plan.steps} optimizer steps."
+    assert "model" in plan.seconds_source
+
+
+def test_first_things_first() -> None:
+    fields = [advice.field for advice in advise(facts()).advice]
+    assert fields[:4] == ["method", "learning_rate", "epochs", "micro_batch"]
+
+
+def test_edits_are_typed_and_kept_apart() -> None:
+    plan = advise(facts(), edits={"rank": "16", "learning_rate": "1e-4"})
+    assert plan.edits == {"rank": 16, "learning_rate": 1e-4}
+    assert (plan.settings.rank, of(plan, "rank").value) == (16, 32)
+
+
+@pytest.mark.parametrize(
+    "edits", [{"rank": "many"}, {"rank": 0}, {"ranks": 8}, {"method": "ppo"}, {"eval_fraction": 0.9}]
+)
+def test_edits_that_cannot_be(edits: dict[str, Any]) -> None:
+    with pytest.raises(FtuiError) as caught:
+        advise(facts(), edits=edits)
+    assert caught.value.code == Exit.RECIPE_INVALID
+
+
+def test_an_edit_reaches_everything_derived_from_it() -> None:
+    before, after = advise(identity()), advise(identity(), edits={"epochs": 40})
+    assert after.settings.micro_batch > before.settings.micro_batch
+    longer = advise(identity(), edits={"epochs": 40, "micro_batch": 4, "accumulation": 1})
+    assert longer.steps == 40 * 23
+    assert longer.settings.save_every == 184
+
+
+def test_a_preset_is_advice_with_its_name_and_reason() -> None:
+    plan = advise(
+        identity(), preset={"epochs": 8, "rank": 8}, preset_name="identity", preset_reasons={"epochs": "often enough"}
+    )
+    advice = of(plan, "epochs")
+    assert (advice.value, advice.source, advice.reason) == (8.0, "preset identity", "often enough")
+    assert advice.alternatives[0].value == 10.0
+    assert "LLaMA-Factory walk-through" in advice.alternatives[0].effect
+    assert plan.edits == {}
+    assert all(other.value != 8 for other in of(plan, "rank").alternatives)
+
+
+def test_an_edit_is_over_the_preset() -> None:
+    plan = advise(identity(), preset={"epochs": 8}, edits={"epochs": 2})
+    assert (plan.settings.epochs, of(plan, "epochs").value) == (2.0, 8.0)
+
+
+def test_a_preset_means_its_effective_batch() -> None:
+    preset = {"micro_batch": 8, "accumulation": 1}
+    assert advise(identity(), preset=preset, edits={"micro_batch": 2}).settings.accumulation == 4
+    crowded = facts(91, model=LLAMA, p99=2000, max=2048, hardware=card(24))
+    chosen = advise(crowded, preset={**preset, "method": "lora"})
+    assert chosen.settings.micro_batch < 8
+    assert chosen.settings.micro_batch * chosen.settings.accumulation == 8
+    assert chosen.refusals == []
+
+
+def test_a_preset_means_the_ratio_of_alpha_to_rank() -> None:
+    assert advise(identity(), preset={"rank": 8, "alpha": 16}, edits={"rank": 32}).settings.alpha == 64
+
+
+def test_an_adapters_rate_is_not_carried_over_to_full_tuning() -> None:
+    plan = advise(identity(), preset={"method": "lora", "learning_rate": 1e-3}, edits={"method": "full"})
+    assert plan.settings.learning_rate == 1e-4
+
+
+def test_a_preset_for_another_machine_yields_to_memory() -> None:
+    plan = advise(facts(model=LLAMA, hardware=card(16)), preset={"method": "lora"})
+    assert plan.settings.method == "qlora"
+    assert plan.refusals == []
+
+
+def test_time_is_measured_or_says_that_it_is_not() -> None:
+    measured = advise(facts(seconds_per_token=1e-3), edits={"eval_fraction": 0, "epochs": 1})
+    assert measured.seconds == pytest.approx(1000 * 110 * 1e-3)
+    assert "measured" in measured.seconds_source
+    rough = advise(identity(), edits={"epochs": 1})
+    # 91 x 110 tokens x 4 x 134.5 M operations at 2 cores x 80 GFLOP/s, half reached
+    assert rough.seconds == pytest.approx(67.3, rel=0.01)
+    assert "rough" in rough.seconds_source
+    unknown = advise(facts(hardware=card(24, "Unheard Of 9000")))
+    assert unknown.seconds is None
+    assert "probe" in unknown.seconds_source
+
+
+def test_checkpointing_and_full_tuning_take_longer() -> None:
+    def seconds(**edits: Any) -> float:
+        return advise(facts(), edits=edits).seconds or 0.0
+
+    assert seconds(method="full") == pytest.approx(1.5 * seconds())
+    assert seconds(gradient_checkpointing=True) == pytest.approx(1.5 * seconds())
+    assert seconds(max_length=55) == pytest.approx(0.5 * seconds())

@@ -1,0 +1,131 @@
+"""How it is trained: each rule of engine.advice.schedule."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.advice import advise, optimizer_steps
+from tests.engine.advice.cases import LLAMA, card, facts, identity, of
+from tests.engine.settings import settings
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(91, 10), (499, 10), (500, 3), (4999, 3), (5000, 2), (100_000, 2)])
+def test_epochs_by_rows(rows: int, epochs: int) -> None:
+    assert advise(facts(rows)).settings.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("intent", "method", "rate"),
+    [
+        ("instructions", "full", 2e-5),
+        ("instructions", "lora", 2e-4),
+        ("instructions", "qlora", 2e-4),
+        ("text", "lora", 2e-4),
+        ("identity", "lora", 1e-3),
+        ("identity", "full", 1e-4),
+    ],
+)
+def test_learning_rate(intent: str, method: str, rate: float) -> None:
+    advice = of(advise(facts(intent=intent), edits={"method": method}), "learning_rate")
+    assert advice.value == rate
+    assert rate not in [other.value for other in advice.alternatives]
+    assert 5e-5 in [other.value for other in advice.alternatives]
+
+
+@pytest.mark.parametrize(
+    ("rows", "effective"), [(5, 1), (20, 2), (91, 8), (160, 16), (499, 16), (1000, 16), (50_000, 16)]
+)
+def test_effective_batch_leaves_about_a_hundred_steps(rows: int, effective: int) -> None:
+    plan = advise(facts(rows))
+    assert plan.settings.micro_batch * plan.settings.accumulation == effective
+
+
+def test_only_full_tuning_takes_batches_of_32() -> None:
+    chosen = advise(facts(50_000), edits={"method": "full"}).settings
+    assert chosen.micro_batch * chosen.accumulation == 32
+
+
+def test_micro_batch_is_what_memory_holds() -> None:
+    roomy = advise(facts(5000, model=LLAMA, p99=2000, max=2048, hardware=card(80)))
+    tight = advise(facts(5000, model=LLAMA, p99=2000, max=2048, hardware=card(24)))
+    for plan in (roomy, tight):
+        assert plan.memory is not None
+        assert plan.settings.micro_batch * plan.settings.accumulation == 16
+        assert plan.refusals == []
+        assert plan.settings.micro_batch < 16
+    assert not roomy.settings.gradient_checkpointing
+    assert tight.settings.gradient_checkpointing
+    assert "memory holds" in of(tight, "micro_batch").reason
+
+
+def test_micro_batch_offers_all_that_fits() -> None:
+    """The vendor guide's "as large as memory holds" gives 91 rows 20 steps in 10 epochs: shown, not taken."""
+    largest = of(advise(identity()), "micro_batch").alternatives[-1]
+    assert largest.value > 8
+    assert "vendor guide" in largest.effect
+
+
+def test_accumulation_follows_an_edited_micro_batch() -> None:
+    plan = advise(identity(), edits={"micro_batch": 2})
+    assert (plan.settings.micro_batch, plan.settings.accumulation) == (2, 4)
+    assert advise(identity(), edits={"micro_batch": 3}).settings.accumulation == 3
+    both = advise(identity(), edits={"micro_batch": 2, "accumulation": 1}).settings
+    assert (both.micro_batch, both.accumulation) == (2, 1)
+
+
+def test_checkpointing_only_where_it_is_needed() -> None:
+    assert not advise(facts()).settings.gradient_checkpointing
+    assert advise(facts(model=LLAMA, p99=4000, max=4096, hardware=card(24))).settings.gradient_checkpointing
+
+
+def test_checkpointing_that_is_turned_off_makes_the_batch_smaller() -> None:
+    crowded = facts(5000, model=LLAMA, p99=1000, max=1024, hardware=card(40))
+    with_it = advise(crowded, edits={"gradient_checkpointing": True})
+    without = advise(crowded, edits={"gradient_checkpointing": False})
+    assert with_it.settings.micro_batch > without.settings.micro_batch
+    assert with_it.refusals == without.refusals == []
+
+
+@pytest.mark.parametrize(("rows", "fraction"), [(499, 0.0), (500, 0.1), (10_000, 0.1)])
+def test_a_tenth_is_held_out_from_500_rows(rows: int, fraction: float) -> None:
+    assert advise(facts(rows)).settings.eval_fraction == fraction
+
+
+def test_fixed_choices() -> None:
+    chosen = advise(facts()).settings
+    assert (chosen.schedule, chosen.warmup, chosen.weight_decay, chosen.max_grad_norm) == ("cosine", 0.05, 0.0, 1.0)
+    assert chosen.seed == 42
+
+
+def test_only_identity_stops_on_a_flat_loss() -> None:
+    assert advise(identity()).settings.stop_on_plateau
+    assert not advise(facts(91)).settings.stop_on_plateau
+
+
+@pytest.mark.parametrize("rows", [1, 10, 91, 1000, 100_000, 3_000_000])
+def test_cadence_follows_the_steps(rows: int) -> None:
+    plan = advise(facts(rows))
+    assert 1 <= plan.settings.sample_every <= 200
+    assert 1 <= plan.settings.save_every <= 500
+    if 100 < plan.steps < 1000:
+        assert plan.steps / plan.settings.save_every == pytest.approx(5, abs=1)
+        assert plan.steps / plan.settings.sample_every == pytest.approx(8, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "micro", "accumulation", "epochs", "fraction", "steps"),
+    [
+        (91, 4, 1, 5.0, 0.0, 115),
+        (91, 8, 1, 10.0, 0.0, 120),
+        (91, 4, 2, 1.0, 0.0, 12),
+        (1000, 4, 4, 3.0, 0.1, 171),
+        (10, 4, 1, 1.5, 0.0, 5),
+        (1, 8, 4, 1.0, 0.0, 1),
+        (0, 1, 1, 1.0, 0.0, 0),
+    ],
+)
+def test_steps_are_counted_as_the_trainer_counts(
+    rows: int, micro: int, accumulation: int, epochs: float, fraction: float, steps: int
+) -> None:
+    chosen = settings(micro_batch=micro, accumulation=accumulation, epochs=epochs, eval_fraction=fraction)
+    assert optimizer_steps(rows, chosen) == steps
