@@ -86,7 +86,7 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
             "micro_batch", chosen, f"memory holds {chosen} of {wanted} rows at once", "hardware", "high", others
         )
     if facts.rows * values["epochs"] / WANTED_STEPS >= _LARGEST_BATCH[values["method"]]:
-        limit = "adapters suffer from 32 on" if values["method"] != "full" else "32 is enough"
+        limit = "adapters want under 32" if values["method"] != "full" else "32 is enough"
         return Advice("micro_batch", chosen, f"memory holds it; {limit}", REGRET, "medium", others)
     return Advice(
         "micro_batch", chosen, f"so that there are about {WANTED_STEPS} steps", "rule of thumb", "medium", others
