@@ -65,8 +65,7 @@ def load(data: Data) -> Dataset:
     first = list(islice(rows, shapes.SAMPLE))
     if not first:
         raise _none_usable(path, skipped)
-    values = [row.value for row in first]
-    shape = shapes.detect(values) if data.prompt is None and data.completion is None else _templated(values, data)
+    shape = _shape([row.value for row in first], data, path)
     convert = converter(shape, data.system)
     examples: list[Example] = []
     fill = _Filler(data.values)
@@ -98,13 +97,18 @@ def load(data: Data) -> Dataset:
     )
 
 
-def _templated(values: list[dict[str, Any]], data: Data) -> Shape:
-    return shapes.from_templates(values, data)
+def _shape(values: list[dict[str, Any]], data: Data, path: Path) -> Shape:
+    try:
+        if data.prompt is None and data.completion is None:
+            return shapes.detect(values)
+        return shapes.from_templates(values, data)
+    except FtuiError as error:
+        raise FtuiError(error.code, error.cause, str(path), error.next_step) from None
 
 
 def _path(source: str) -> Path:
     if not source.startswith("preset:"):
-        return Path(source).expanduser()
+        return sources.home(source)
     from engine import presets
 
     name = source.removeprefix("preset:")

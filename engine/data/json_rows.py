@@ -159,7 +159,8 @@ class _Window:
                 if self._ended:
                     raise self._syntax_error(error) from None
                 if len(self._buffer) - self._at > encoding.MAX_LINE:
-                    # The rest of an endless row is not read: the error is in what is there, or the row is too long.
+                    if _is_cut(error, len(self._buffer)):
+                        raise encoding.too_long(self._path, self.line) from None
                     raise self._syntax_error(error) from None
             except (ValueError, RecursionError) as error:
                 raise _value_error(error, self._path, self.line) from None

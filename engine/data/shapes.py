@@ -106,7 +106,7 @@ def _refuse_preferences(values: dict[str, Any], names: dict[str, str]) -> None:
         raise FtuiError(
             Exit.DATA_SHAPE,
             "these are preferences (chosen and rejected answers): they want DPO, and that stage is not here yet",
-            "columns: " + _listed(values),
+            "",
             "for SFT, write the chosen answers as a file with the columns prompt and completion",
         )
     label = next((name for name, value in values.items() if isinstance(value, bool)), None)
@@ -115,7 +115,7 @@ def _refuse_preferences(values: dict[str, Any], names: dict[str, str]) -> None:
         raise FtuiError(
             Exit.DATA_SHAPE,
             f"these answers are rated good or bad ({_shown(label)}): they want KTO, and that stage is not here yet",
-            "columns: " + _listed(values),
+            "",
             f"for SFT, write the rows whose {_shown(label)} is true as a file without that column",
         )
 

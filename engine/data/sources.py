@@ -28,7 +28,7 @@ def read(path: Path | str, on_bad: BadRowHandler | None = None) -> Iterator[Row]
     too many cells); without it they raise. Raises FtuiError: DATA_MISSING, DATA_ENCODING, DATA_SYNTAX, DATA_ROW
     (a row that is no object), PERMISSION.
     """
-    path = Path(path).expanduser()
+    path = home(path)
     try:
         yield from _rows(path, on_bad)
     except PermissionError:
@@ -36,6 +36,14 @@ def read(path: Path | str, on_bad: BadRowHandler | None = None) -> Iterator[Row]
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FtuiError(Exit.DATA_MISSING, f"the file cannot be read: {reason}", str(path)) from None
+
+
+def home(path: Path | str) -> Path:
+    """A path with ~ replaced, where there is such a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _rows(path: Path, on_bad: BadRowHandler | None) -> Iterator[Row]:

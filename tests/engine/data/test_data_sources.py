@@ -195,3 +195,13 @@ def test_broken_lines_can_be_left_out(tmp_path: Path) -> None:
     assert [row.value["a"] for row in rows] == ["1", "3"]
     assert [row.number for row in rows] == [1, 3]
     assert bad == [(2, 2)]
+
+
+def test_a_row_without_an_end_is_not_read_to_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.json", '[{"text": "' + "x" * (40 * 1024 * 1024))
+    error = failure(path)
+    assert error.code == Exit.DATA_SYNTAX and "longer than 32 MB" in error.cause and "line 1" in error.where
+
+
+def test_a_home_that_is_not_there_is_missing_data() -> None:
+    assert failure(Path("~no-such-person/rows.json")).code == Exit.DATA_MISSING
