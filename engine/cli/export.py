@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         "to": str(Path(args.to).expanduser().resolve()) if args.to else None,
         "shard_size": args.shard_size,
     }
+    if not args.json:
+        show.say("exporting, then loading it back to compare …", "dim")
     seen = live.mark(found)
     control.start(found, Job(kind="export", run=str(found.path), options=job_options))
     done = live.exported(found, seen, quiet=args.json)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from engine.runs.view import RunView
 
 POLL = 0.25  # seconds
+_PATIENCE = 20.0  # seconds for a worker to end
 _LINE_EVERY = 30.0  # seconds between two step lines at least, unless a twentieth of the steps has gone
 Look = Callable[[list[AnyEvent], "RunView"], None]
 
@@ -133,8 +134,10 @@ def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
             if event.seq <= after:
                 continue
             if isinstance(event, Exported):
+                _until_gone(run)
                 return event
             if isinstance(event, Failure):
+                _until_gone(run)
                 code = Exit.EXPORT_FAILED if event.code == Exit.RUN_FAILED else Exit(event.code)
                 raise FtuiError(code, event.cause, event.where, event.next_step)
             if isinstance(event, State) and not quiet:
@@ -146,6 +149,15 @@ def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
                 str(run.log_path),
                 f"see `ftui logs {directory.handle(run)}`",
             )
+        time.sleep(POLL)
+
+
+def _until_gone(run: RunDir) -> None:
+    """Wait for the worker to end after its last word, so that the next verb does not find the run at work."""
+    from engine.runs import status
+
+    until = time.monotonic() + _PATIENCE
+    while status.read(run).worker_alive and time.monotonic() < until:
         time.sleep(POLL)
 
 

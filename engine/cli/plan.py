@@ -52,8 +52,8 @@ def show_plan(draft: Draft) -> None:
     rows = [(a.field, show.number(getattr(plan.settings, a.field)), *_why(draft, a)) for a in plan.advice]
     show.console().print(show.table(("field", "value", "why", "source"), rows, right=("value",), wrap="why"))
     show_memory(draft)
-    time = duration(plan.seconds) if plan.seconds else "not known yet"
-    show.say(f"steps {plan.steps}   time {time}")
+    time = duration(plan.seconds) if plan.seconds is not None else "not known"
+    show.say(f"steps {plan.steps}   time {time}   ({plan.seconds_source})")
     for warning in plan.warnings:
         show.say(f"! {warning}", "yellow")
     show.say(verdict(draft), "bold")

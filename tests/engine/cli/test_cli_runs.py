@@ -255,3 +255,33 @@ def test_a_curve_of_nothing_or_of_one_point() -> None:
     assert chart.curve([], []) == []
     assert chart.curve([1], [float("nan")]) == []
     assert len(chart.curve([1], [2.0], height=4)) == 5
+
+
+def test_demo_goes_from_a_name_to_the_scores_without_a_question(
+    ftui: Ftui, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretend(run: RunDir, job: object, gpu: int | None = None, warm: object = None) -> None:
+        ready(begun(run, 40))
+
+    monkeypatch.setattr("engine.runs.control.start", pretend)
+    said = ftui("demo", "--model", tiny_model, "--name", "Ada", "--author", "Byron")
+    assert said.code == 0
+    assert "becomes Ada, made by Byron" in said.out
+    assert "learning_rate" in said.out
+    assert "preset identity" in said.out
+    assert "identity score 0/2 → 2/2" in said.out
+    assert "next: `ftui chat ada`, `ftui export ada --merged`" in said.out
+    assert directory.find("ada").recipe().data.values == {"name": "Ada", "author": "Byron"}
+
+
+def test_train_returns_at_once_and_says_how_to_come_back(
+    ftui: Ftui, tiny_model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[RunDir] = []
+    monkeypatch.setattr("engine.runs.control.start", lambda run, *_, **__: started.append(run))
+    said = ftui("train", "--data", rows, "--model", tiny_model, "--name", "mine")
+    assert said.code == 0
+    assert "`ftui attach mine`" in said.out
+    assert "`ftui stop mine`" in said.out
+    answer = ftui("train", "--data", rows, "--model", tiny_model, "--json").json
+    assert answer == {"run": "rows", "dir": str(started[-1].path)}

@@ -1,0 +1,167 @@
+"""`data`, `plan`, `models`, `presets`, `doctor`: what they say, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine import doctor, recipe
+from engine.errors import Exit
+from engine.recipe import SETTING_FIELDS
+from engine.runs import directory
+from tests.engine.cli.conftest import Said
+
+Ftui = Callable[..., Said]
+
+
+def test_data_in_text(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    said = ftui("data", rows, "--model", tiny_model, "--cutoff", "10", "--rows", "2")
+    assert said.code == 0
+    assert "12 rows, alpaca" in said.out
+    assert "exact" in said.out
+    assert "12 rows cut, 12 lose their end token" in said.out
+    assert "▏" in said.out
+    # Trained text is marked by signs and not by colour alone, and it is the answer with its end token.
+    assert "⟦It is 1.<|im_end|>" in said.out
+    assert "row 2" in said.out
+    assert "row 3" not in said.out
+
+
+def test_data_as_json_agrees_with_the_rows(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    got = ftui("data", rows, "--model", tiny_model, "--json").json
+    assert (got["rows"], got["shape"], got["identity"]) == (12, "alpaca", False)
+    assert sum(one["rows"] for one in got["tokens"]["histogram"]) == 12
+    widths = {one["to"] - one["from"] for one in got["tokens"]["histogram"]}
+    assert len(widths) == 1
+    assert got["tokens"]["p50"] <= got["tokens"]["max"] < got["tokens"]["histogram"][-1]["to"]
+
+
+def test_data_of_a_preset_is_filled_with_its_own_values(ftui: Ftui, tiny_model: Path) -> None:
+    assert ftui("data", "preset:identity", "-m", tiny_model, "--json").json["placeholders"] == {}
+
+
+def test_data_without_a_model_says_that_lengths_are_estimated(ftui: Ftui, rows: Path) -> None:
+    assert "an estimate" in ftui("data", rows).out
+
+
+def test_foreign_text_in_rows_cannot_reach_the_terminal(ftui: Ftui, tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "nasty.jsonl"
+    row = {"instruction": "a\x1b]0;title\x07 [bold]b[/x]", "output": "c\x1b[2J \u202ed"}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    said = ftui("data", path, "-m", tiny_model)
+    assert said.code == 0
+    assert "␛]0;title␇ [bold]b[/x]" in said.out
+    assert not {"\x1b", "\x07", "\u202e"} & set(said.out)
+
+
+def test_plan_gives_each_field_with_reason_and_source(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    said = ftui("plan", "--data", rows, "--model", tiny_model, "--epochs", "3", "-e", "weight_decay=0.1")
+    assert said.code == 0
+    for field in SETTING_FIELDS:
+        assert field in said.out
+    assert "you set it; advised" in said.out
+    assert "weights" in said.out
+    assert "activations" in said.out
+    assert "ready: " in said.out
+
+
+def test_plan_as_json_holds_the_recipe_that_would_run(ftui: Ftui, rows: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = ("--data", rows, "--model", tiny_model, "--lr", "1e-4", "--name", "mine")
+    got = ftui("plan", *words, "--json").json
+    assert got["plan"]["edits"] == {"learning_rate": 1e-4}
+    assert got["refusals"] == []
+    assert sum(got["memory"].values()) > 0
+    file = tmp_path / "again.yaml"
+    file.write_text(json.dumps(got["recipe"]), encoding="utf-8")  # JSON is YAML
+    assert ftui("plan", file, "--json").json["recipe"] == got["recipe"]
+    assert ftui("plan", file, "--data", rows).code == Exit.USAGE
+    assert ftui("plan", file, "--name", "other", "--json").json["recipe"]["name"] == "other"
+
+
+def test_explain_tells_why_and_what_else(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model, "--explain")
+    said = ftui(*words, "lr")
+    assert said.out.startswith("learning_rate ")
+    assert "source: " in said.out
+    assert "--edit learning_rate=VALUE" in said.out
+    assert ftui(*words, "nonsense").code == Exit.USAGE
+
+
+def test_a_plan_that_cannot_work_says_so_and_train_refuses(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("--data", rows, "--model", tiny_model, "--length", "100000")
+    assert "will not start" in ftui("plan", *words).out
+    said = ftui("train", *words)
+    assert said.code == Exit.PLAN_REFUSED
+    assert "100000" in said.err
+    assert directory.all_runs() == []
+
+
+def test_train_from_an_earlier_run_takes_its_model_and_adapter(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    planned = ftui("plan", "--data", rows, "--model", tiny_model, "--name", "first", "--json").json
+    run = directory.create(recipe.from_yaml(json.dumps(planned["recipe"])), planned["plan"])
+    words = ("plan", "--data", rows, "--from", "first", "--json")
+    assert ftui(*words).code == Exit.RUN_STATE
+    run.adapter.mkdir()
+    config = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj"]}
+    (run.adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (run.adapter / "adapter_model.safetensors").write_bytes(b"")
+    got = ftui(*words).json["recipe"]
+    assert got["adapter"] == str(run.adapter)
+    assert got["model"]["source"] == str(tiny_model)
+    assert (got["settings"]["rank"], got["settings"]["alpha"], got["settings"]["targets"]) == (3, 6, "attention")
+    assert ftui("plan", "--data", rows, "--from", "first", "--model", "starter").code == Exit.USAGE
+
+
+def test_models_lists_the_starter_first(ftui: Ftui) -> None:
+    assert ftui("models", "--json").json[0]["source"] == "starter"
+    assert "SmolLM2-135M-Instruct" in ftui("models").out
+
+
+def test_presets(ftui: Ftui) -> None:
+    assert {p["name"] for p in ftui("presets", "--json").json} >= {"identity", "instructions", "dialogsum"}
+    assert "ftui train" not in ftui("presets").err
+    assert "--set name=" in ftui("presets", "identity").out
+    assert ftui("presets", "nothing").code == Exit.PRESET_UNKNOWN
+
+
+@pytest.fixture
+def no_four_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 1, "", "Traceback …\nImportError: no \x1b[31mlibbitsandbytes.so")
+
+    monkeypatch.setattr(subprocess, "run", broken)
+
+
+def test_doctor_names_each_thing_with_a_fix(ftui: Ftui, no_four_bit: None) -> None:
+    checks = {check["name"]: check for check in ftui("doctor", "--json").json}
+    assert {"python", "packages", "processor", "memory", "disk for runs", "permissions", "hub", "4-bit"} <= set(checks)
+    assert checks["4-bit"]["level"] == "warning"
+    assert "libbitsandbytes" in checks["4-bit"]["detail"]
+    assert checks["hub"]["level"] == "warning"  # HF_HUB_OFFLINE is set for all tests
+    assert all(check["fix"] for check in checks.values() if check["level"] == "bad")
+    said = ftui("doctor")
+    assert "4-bit" in said.out
+    assert "\x1b" not in said.out
+
+
+def test_doctor_sees_a_folder_that_others_can_read(ftui: Ftui, no_four_bit: None, private_folders: Path) -> None:
+    ftui("where")
+    folder = private_folders / "state" / "ftui" / "runs"
+    folder.chmod(0o755)
+    found = [check for check in doctor.report() if check.name == "permissions"]
+    assert [check.level for check in found] == ["warning"]
+    assert found[0].fix == f"chmod 700 {folder}"
+    folder.chmod(0o700)
+
+
+def test_doctor_sees_a_full_disk(no_four_bit: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
+    low = [check for check in doctor.report() if check.name.startswith("disk")]
+    assert {check.level for check in low} == {"warning"}
+    assert "XDG_STATE_HOME" in low[0].fix
