@@ -201,15 +201,12 @@ class FtuiApp(App[None]):
 
     def new_from_preset(self, name: str, brings_rows: bool) -> None:
         """The plan of a preset, one key before it starts; a preset without rows asks for them first."""
-        from engine.draft import Choice
-
-        choice = Choice(preset=name)
         if brings_rows:
-            self.wizard.begin(choice)
+            self.wizard.begin_preset(name)
             self.new_run("review")
         else:
             self.wizard.reset()
-            self.wizard.choice = choice
+            self.wizard.picked().preset = name
             self.new_run("source")
 
     def forget_new_run(self) -> None:

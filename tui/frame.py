@@ -111,6 +111,19 @@ class CommandLine(Static):
 class Keys(Footer):
     """At most six keys, help always the last of them."""
 
+    _drawn: tuple[tuple[str, str, bool], ...] = ()
+
+    def bindings_changed(self, screen: Screen) -> None:
+        """Draw anew only when a key did change: screens refresh their bindings each time they look at a run."""
+        now = tuple(
+            (binding.key, binding.description, enabled)
+            for _, binding, enabled, _ in screen.active_bindings.values()
+            if binding.show
+        )
+        if now != self._drawn and screen.app.app_focus:
+            self._drawn = now
+            super().bindings_changed(screen)
+
     def compose(self) -> ComposeResult:
         if not self._bindings_ready:
             return

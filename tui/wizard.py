@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -74,16 +75,32 @@ class Wizard:
 
     def begin(self, choice: Choice) -> None:
         """Make the draft of `choice` in a thread; `changed` tells how it goes and when it is there."""
+        self.choice = choice
+        self._begin(lambda: choice)
+
+    def begin_preset(self, name: str) -> None:
+        """The same for a preset as it comes. Even the import of what a choice is waits for the thread."""
+
+        def choose() -> Choice:
+            from engine.draft import Choice
+
+            return Choice(preset=name)
+
+        self.choice = None
+        self._begin(choose)
+
+    def _begin(self, choose: Callable[[], Choice]) -> None:
         self._version += 1
-        self.choice, self.draft, self.error, self.progress = choice, None, None, ("reading the rows", 0, 0)
+        self.draft, self.error, self.progress = None, None, ("reading the rows", 0, 0)
         self.changed.publish(self)
         self._app.run_worker(
-            partial(self._make, self._version, choice), thread=True, group="draft", exclusive=True, name="draft"
+            partial(self._make, self._version, choose), thread=True, group="draft", exclusive=True, name="draft"
         )
 
-    def _make(self, version: int, choice: Choice) -> None:
+    def _make(self, version: int, choose: Callable[[], Choice]) -> None:
         from engine import draft as drafts
 
+        choice = choose()
         worker = get_current_worker()
 
         def report(what: str, done: int, total: int) -> None:
@@ -103,15 +120,16 @@ class Wizard:
                 Exit.UNEXPECTED, f"{type(problem).__name__}: {problem}", next_step="this is a fault in ftui"
             )
         if not worker.is_cancelled:
-            self._app.call_from_thread(self._made, version, made, error)
+            self._app.call_from_thread(self._made, version, choice, made, error)
 
     def _report(self, version: int, progress: tuple[str, int, int]) -> None:
         if version == self._version:
             self.progress = progress
             self.changed.publish(self)
 
-    def _made(self, version: int, made: Draft | None, error: FtuiError | None) -> None:
+    def _made(self, version: int, choice: Choice, made: Draft | None, error: FtuiError | None) -> None:
         if version == self._version:
+            self.choice = choice
             self.draft, self.error, self.progress = made, error, None
             self.changed.publish(self)
 

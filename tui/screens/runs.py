@@ -159,6 +159,9 @@ class RunsScreen(Frame):
         self.refresh_bindings()
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
+        if not self.is_current:  # typed ahead: this enter was meant for the screen that stands here by now
+            self.app.simulate_key("enter")
+            return
         if isinstance(event.item, PresetLine):
             self.ftui.new_from_preset(event.item.key, event.item.brings_rows)
         elif (run := self.listing.run(event.item.key)) is not None:
