@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import time as clock
 from typing import TYPE_CHECKING, ClassVar
 
@@ -59,7 +60,7 @@ class TrainScreen(Frame):
         self.run = run
         self.view = RunView()
         self.status: status.Status | None = None
-        self._name = ""  # the shortest name that finds this run
+        self._handle = ""  # the shortest name that finds this run
         self._plan: list[str] = []
         self._reader = Reader(run.journal_path)
         self._phases: list[State] = []
@@ -85,18 +86,16 @@ class TrainScreen(Frame):
     @work(thread=True, exclusive=True, group="journal")
     def _catch_up(self) -> None:
         """A long journal takes seconds to read; the screen is on before that, and polls once it is done."""
-        self._name = directory.handle(self.run)
-        try:
+        self._handle = directory.handle(self.run)
+        with suppress(FtuiError):  # the journal tells enough without the recipe
             self._plan = readout.recipe_lines(self.run.recipe())
-        except FtuiError:
-            pass  # the journal tells enough without the recipe
         for events in self._reader.chunks():
             self._fold(events)
         self.status = status.read(self.run)
         self.app.call_from_thread(self._begin)
 
     def _begin(self) -> None:
-        self.command = f"ftui attach {self._name}"
+        self.command = f"ftui attach {self._handle}"
         self.query_one("#plan", Static).update(Content(safe("\n".join(self._plan), newlines=True)))
         self._draw()
         self.set_interval(POLL, self._poll)
@@ -252,9 +251,9 @@ class TrainScreen(Frame):
         if tail.display:
             tail.poll()
             tail.focus()
-            self.command = f"ftui logs {self._name}"
+            self.command = f"ftui logs {self._handle}"
         else:
-            self.command = f"ftui attach {self._name}"
+            self.command = f"ftui attach {self._handle}"
         self._draw()
 
     def action_axis(self) -> None:

@@ -12,9 +12,9 @@ from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
 from engine.text import safe
+from tui.widgets.conversation import Side
 from tui.widgets.markdown import ForeignMarkdown, made_safe
 
-Side = Literal["base", "tuned"]
 Showing = Literal["both", "base", "tuned"]
 SIDES: tuple[Side, ...] = ("base", "tuned")
 GLYPHS: dict[Side, str] = {"base": "○", "tuned": "●"}
@@ -39,6 +39,7 @@ class Reply(Vertical):
         super().__init__(classes=f"-{side}")
         self.side = side
         self.text = ""
+        self.waiting = True  # for its first piece, or for more
         self._stream: MarkdownStream | None = None
 
     def compose(self) -> ComposeResult:
@@ -52,6 +53,12 @@ class Reply(Vertical):
         line.update(safe(text))
         line.display = bool(text)
 
+    async def reset(self) -> None:
+        """Forget the answer: another one is to come."""
+        await self.finish("…")
+        self.text, self.waiting = "", True
+        await self.query_one(ForeignMarkdown).update("")
+
     async def write(self, delta: str) -> None:
         """Add to the answer."""
         if not self.text:
@@ -63,7 +70,7 @@ class Reply(Vertical):
 
     async def finish(self, note: str) -> None:
         """The answer is complete. It is parsed once more as a whole: a stream may have cut a mark in two."""
-        stream, self._stream = self._stream, None
+        stream, self._stream, self.waiting = self._stream, None, False
         if stream is not None:
             await stream.stop()
         await self.query_one(ForeignMarkdown).update(made_safe(self.text))
@@ -127,8 +134,19 @@ class ChatLog(VerticalScroll):
     showing: reactive[Showing] = reactive("both")
     stacked: reactive[bool] = reactive(False, toggle_class="-stacked")
 
-    def on_mount(self) -> None:
-        self.anchor()
+    def follow(self) -> None:
+        """Keep the end in view while more comes, unless the person scrolled up.
+
+        Only where there is more than fits: Textual 8.2 pushes the content of an anchored container down to its bottom.
+        """
+        self.call_after_refresh(self._follow)
+
+    def _follow(self) -> None:
+        overflows = self.virtual_size.height > self.scrollable_content_region.height
+        if overflows != self.is_anchored:
+            self.anchor(overflows)
+            if not overflows:
+                self.scroll_home(animate=False)
 
     def watch_showing(self, before: Showing, after: Showing) -> None:
         self.remove_class("-both", "-base", "-tuned").add_class(f"-{after}")
@@ -141,10 +159,13 @@ class ChatLog(VerticalScroll):
         """Add a turn and go to the end."""
         turn = Turn(question)
         await self.mount(turn)
-        self.anchor()
+        if self.is_anchored:
+            self.anchor()  # even if the person had scrolled up
+        self.follow()
         return turn
 
     async def drop_last(self) -> None:
         """Take the last turn away."""
         if self.turns:
             await self.turns[-1].remove()
+            self.follow()

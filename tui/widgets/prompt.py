@@ -63,6 +63,10 @@ class Prompt(TextArea):
             event.prevent_default()
             event.stop()
             self.post_message(self.Submitted(self, self.text))
+        elif event.character == "?" and not self.text:
+            event.prevent_default()
+            event.stop()
+            await self.run_action("app.help")  # as everywhere else, while it cannot be part of a question
         elif event.key == "up" and not self.text:
             event.prevent_default()
             event.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from textual.app import App, ComposeResult
 
@@ -71,7 +72,7 @@ def test_the_log_axis_makes_a_geometric_fall_a_straight_line() -> None:
                 ends.setdefault(y, x)
             x += len(part)
     ys = sorted(ends)
-    slopes = [ends[b] - ends[a] for a, b in zip(ys, ys[1:], strict=False)]
+    slopes = [ends[b] - ends[a] for a, b in pairwise(ys)]
     assert len(slopes) > 15
     assert max(slopes) - min(slopes[1:-1]) <= 3
     linear = draw(curve, 100, 20)[:-1]

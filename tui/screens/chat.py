@@ -1,0 +1,399 @@
+"""Chat: the base model and the tuned one, asked the same, side by side. The worker of the run answers over its socket."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import msgspec
+from rich.cells import cell_len
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widgets import Static
+
+from engine.errors import FtuiError
+from engine.runs import control, directory, status
+from engine.runs.chat import Chat
+from engine.text import duration, safe, shorten
+from tui.frame import BASE, FAINT, TUNED, Frame
+from tui.widgets.chatlog import GLYPHS, SIDES, ChatLog, Reply, Showing, Turn
+from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, parse
+from tui.widgets.prompt import Prompt
+from tui.widgets.readout import model_name
+
+if TYPE_CHECKING:
+    from engine.runs.directory import RunDir
+
+Entry = Literal["ask", "edit", "system", "settings"]
+LABELS: dict[Entry, str] = {"ask": "> ", "edit": "edit > ", "system": "system > ", "settings": "settings > "}
+HINTS: dict[Entry, str] = {
+    "ask": "Ask something",
+    "edit": "",
+    "system": "What the models are told before the talk; empty for none",
+    "settings": "",
+}
+SHOWN: tuple[Showing, ...] = ("both", "tuned", "base")
+STACK_BELOW = 80  # columns: two answers side by side need at least these
+_COLOURS: dict[Side, str] = {"base": BASE, "tuned": TUNED}
+
+
+class _Said(Message):
+    """From the thread that talks to the worker: a piece of an answer, or its end."""
+
+    def __init__(self, task: int, reply: Reply, text: str = "", end: str | None = None) -> None:
+        super().__init__()
+        self.task, self.reply, self.text, self.end = task, reply, text, end
+
+
+class _Turned(Message):
+    """From a thread: the connection stands, or something went wrong."""
+
+    def __init__(self, task: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self.task, self.error = task, error
+
+
+class ChatScreen(Frame):
+    """A talk with one run's models. Nothing is reloaded to change between them: the adapter is switched."""
+
+    TITLE = "Chat"
+    CSS_PATH = "chat.tcss"
+    HELP = (
+        "Ask, and both models answer: the base model as it was, and the tuned one. Each goes on from its own answers. "
+        "Tab shows both, only tuned, or only base; those shown are asked. Up takes the last question back to edit it. "
+        "Temperature 0 always takes the likeliest token; top-p leaves unlikely ones out; length is in tokens."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "turn", "Which answers", id="chat.which", tooltip="Both, tuned alone, base alone"),
+        Binding("ctrl+r", "again", "Again", id="chat.again", tooltip="Answer the last question once more"),
+        Binding("escape", "stop", "Stop", id="chat.stop", tooltip="Stop the answer"),
+        Binding("escape", "back", "Back", id="chat.back", tooltip="Leave the line that is edited, else the chat"),
+        Binding("ctrl+s", "system", "System", id="chat.system", tooltip="The system prompt"),
+        Binding("ctrl+t", "settings", "Settings", id="chat.settings", tooltip="Temperature, top-p, length, seed"),
+        Binding("f1", "app.help", "Help", id="chat.help"),
+        Binding("pageup", "scroll(-1)", "Up", show=False, id="chat.page-up"),
+        Binding("pagedown", "scroll(1)", "Down", show=False, id="chat.page-down"),
+    ]
+
+    showing: reactive[Showing] = reactive("both", init=False)
+    entry: reactive[Entry] = reactive("ask", init=False)
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self.run = run
+        self.talk = Conversation()
+        self.sampling = Sampling()
+        self._titles: dict[Side, str] = {}
+        self._chat: Chat | None = None
+        self._speaking = threading.Lock()  # one thread at a time reads from the socket
+        self._asked = 0  # what is asked now has this number; pieces of earlier answers are dropped
+        self._busy = False
+        self._since: float | None = None  # since when the worker is being waited for
+        self._draft = ""  # what was typed before another line was edited
+
+    def body(self) -> ComposeResult:
+        yield Horizontal(*(Static(id=f"title-{side}", markup=False) for side in SIDES), id="titles")
+        yield Static(id="told", markup=False)
+        yield Static(id="empty", markup=False)
+        yield ChatLog(id="log")
+        with Horizontal(id="entry"):
+            yield Static(LABELS["ask"], id="label", markup=False)
+            yield Prompt(id="prompt", placeholder=HINTS["ask"])
+            yield Static(self.sampling.words(), id="sampling", markup=False)
+
+    def on_mount(self) -> None:
+        self._introduce()
+        self.query_one("#prompt", Prompt).focus()
+        self._show_parts()
+        self._since = monotonic()
+        self.set_interval(1, self._show_wait)
+        self._in_thread(lambda task: self._connect())
+
+    def _introduce(self) -> None:
+        self.command = f"ftui chat {directory.handle(self.run)}"
+        name = directory.title(self.run)
+        step = status.read(self.run).step
+        self._titles = {"base": "", "tuned": f"{name}, step {step}" if step else name}
+        with contextlib.suppress(FtuiError):
+            self._titles["base"] = model_name(self.run.recipe().model.source)
+        self.heading = Content.assemble((safe(name), "bold"), "   chat")
+
+    # the worker's side: threads ---------------------------------------------------------------------------------
+
+    def _in_thread(self, work: Callable[[int], object]) -> None:
+        """Run `work` in a thread that dies with the app: a worker that loads for a minute must not hold up leaving."""
+        self._asked += 1
+        self._busy = True
+        task = self._asked
+
+        def guarded() -> None:
+            error = None
+            try:
+                with self._speaking:
+                    work(task)
+            except Exception as problem:  # whatever it is, the screen must say it: nobody sees a thread's traceback
+                error = problem
+            self.post_message(_Turned(task, error))
+
+        threading.Thread(target=guarded, daemon=True, name="ftui-chat").start()
+        self.refresh_bindings()
+
+    def _connect(self) -> Chat:
+        if self._chat is None:
+            control.serve(self.run)
+            self._chat = Chat(self.run)
+        return self._chat
+
+    def _answer(self, task: int, asked: list[tuple[Side, Reply, list[dict[str, str]]]], how: Sampling) -> None:
+        """Ask one side after the other; there is one model, and it answers one question at a time."""
+        for side, reply, messages in asked:
+            if task != self._asked:
+                return
+            chat = self._connect()
+            answer = chat.ask(
+                messages,
+                which=side,
+                temperature=how.temperature,
+                top_p=how.top_p,
+                max_tokens=how.length,
+                seed=how.seed,
+            )
+            with contextlib.closing(answer):  # type: ignore[type-var]
+                for piece in answer:
+                    end = _note(piece.reason, piece.tokens, piece.seconds, how) if piece.done else None
+                    self.post_message(_Said(task, reply, piece.text, end))
+                    if task != self._asked:
+                        return
+
+    async def on__said(self, event: _Said) -> None:
+        if event.task != self._asked:
+            return
+        if event.text:
+            await event.reply.write(event.text)
+            if self.talk.exchanges:
+                self.talk.exchanges[-1].answers[event.reply.side] = event.reply.text
+        if event.end is not None:
+            await event.reply.finish(event.end)
+        self.query_one(ChatLog).follow()
+
+    async def on__turned(self, event: _Turned) -> None:
+        if event.task != self._asked:
+            return
+        self._busy, self._since = False, None
+        self._show_wait()
+        if event.error is None:
+            self.notice("")
+        else:
+            self._hang_up()
+            self.error(event.error)
+            await self._settle("no answer")
+        self.refresh_bindings()
+
+    async def _settle(self, note: str) -> None:
+        """Answers that were being waited for will not come, or come no further."""
+        turns = self.query_one(ChatLog).turns
+        for reply in turns[-1].replies.values() if turns else ():
+            if reply.waiting:
+                await reply.finish(note)
+
+    def _hang_up(self) -> None:
+        chat, self._chat = self._chat, None
+        if chat is not None:
+            chat.close()
+
+    def on_unmount(self) -> None:
+        self._asked += 1
+        self._hang_up()
+
+    # what is shown ----------------------------------------------------------------------------------------------
+
+    def on_resize(self) -> None:
+        self._show_parts()
+
+    def watch_showing(self) -> None:
+        self.query_one(ChatLog).showing = self.showing
+        self._show_parts()
+
+    def _show_parts(self) -> None:
+        """Titles, system prompt, empty state and entry line, for the size there is."""
+        stacked = self.size.width < STACK_BELOW
+        log = self.query_one(ChatLog)
+        log.stacked = stacked
+        self.set_class(self.showing == "both", "-both")
+        for side in SIDES:
+            title = self.query_one(f"#title-{side}", Static)
+            title.display = self.showing in ("both", side)
+            title.update(
+                Content.assemble(
+                    (f"{GLYPHS[side]} {side}", f"bold {_COLOURS[side]}"), "  ", (safe(self._titles[side]), FAINT)
+                )
+            )
+        told = self.query_one("#told", Static)
+        told.display = bool(self.talk.system.strip())
+        told.update(
+            Content.assemble(("system  ", FAINT), shorten(safe(self.talk.system.strip()), self.size.width - 14))
+        )
+        self._show_wait()
+        sampling = self.query_one("#sampling", Static)
+        words = self.sampling.words()
+        sampling.update(Content.styled(words, FAINT))
+        sampling.styles.width = cell_len(words) + 2
+        sampling.display = self.entry != "settings"
+
+    def _show_wait(self) -> None:
+        """Before the first question: what goes on, then what to do."""
+        empty = self.query_one("#empty", Static)
+        empty.display = not self.talk.exchanges
+        self.query_one(ChatLog).display = bool(self.talk.exchanges)
+        if self._since is not None:
+            waited = monotonic() - self._since
+            words = "● loading the model…" + (f"  {duration(waited)}" if waited >= 2 else "")
+            empty.update(Content.assemble((words, FAINT), ("\n  You can type already.", FAINT)))
+        elif self._chat is not None:
+            empty.update(Content.styled("Type a question and press enter: both models answer it.", FAINT))
+        else:
+            empty.update(
+                Content.styled("No model answers. Enter or ctrl+r tries again, l in Train shows the log.", FAINT)
+            )
+
+    def watch_entry(self) -> None:
+        self.query_one("#label", Static).update(LABELS[self.entry])
+        self.query_one("#prompt", Prompt).placeholder = HINTS[self.entry]
+        self._show_parts()
+        self.refresh_bindings()
+
+    # acting -----------------------------------------------------------------------------------------------------
+
+    async def on_prompt_submitted(self, event: Prompt.Submitted) -> None:
+        match self.entry:
+            case "system":
+                self.talk.system = event.text.strip()
+                self._end_entry()
+            case "settings":
+                try:
+                    self.sampling = parse(event.text, self.sampling)
+                except ValueError as problem:
+                    self.notice(str(problem), "warning", seconds=8)
+                    return
+                self.notice("")
+                self._end_entry()
+            case _:
+                await self._ask(event.text.strip())
+
+    async def _ask(self, question: str) -> None:
+        if not question:
+            if self._chat is None and not self._busy:
+                await self.action_again()
+            return
+        if self._answering:
+            self.notice("the answer is still coming; escape stops it", seconds=4)
+            return
+        log = self.query_one(ChatLog)
+        if self.entry == "edit" and self.talk.exchanges:
+            self.talk.exchanges.pop()
+            await log.drop_last()
+        self._end_entry(keep="")
+        self.talk.exchanges.append(Exchange(question))
+        self._show_wait()
+        await self._request(await log.ask(question))
+
+    async def _request(self, turn: Turn) -> None:
+        """Ask those who are shown, the tuned one first: it is the one that the person came for."""
+        sides: list[Side] = ["tuned", "base"] if self.showing == "both" else [self.showing]
+        asked = []
+        for side in sides:
+            reply = await turn.reply(side)
+            await reply.reset()
+            self.talk.exchanges[-1].answers.pop(side, None)
+            asked.append((side, reply, self.talk.messages(side)))
+        how = msgspec.structs.replace(self.sampling)
+        self._in_thread(lambda task: self._answer(task, asked, how))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "again":
+            return not self._busy and (bool(self.talk.exchanges) or self._chat is None)
+        if action in ("stop", "back"):
+            return (action == "stop") == (self.entry == "ask" and self._answering)
+        return True
+
+    def action_turn(self) -> None:
+        self.showing = SHOWN[(SHOWN.index(self.showing) + 1) % len(SHOWN)]
+
+    async def action_again(self) -> None:
+        if self._busy:
+            return
+        turns = self.query_one(ChatLog).turns
+        if turns:
+            await self._request(turns[-1])
+        else:
+            self._since = monotonic()
+            self._show_wait()
+            self._in_thread(lambda task: self._connect())
+
+    @property
+    def _answering(self) -> bool:
+        return self._busy and bool(self.talk.exchanges)
+
+    async def action_stop(self) -> None:
+        self._asked += 1
+        self._busy = False
+        if self._chat is not None:
+            with contextlib.suppress(FtuiError):
+                self._chat.stop()
+        await self._settle("stopped")
+        self.refresh_bindings()
+
+    def action_back(self) -> None:
+        """Out of a line that is edited, else out of the chat."""
+        if self.entry != "ask":
+            self._end_entry()
+        else:
+            super().action_back()
+
+    def action_system(self) -> None:
+        self._begin_entry("system", self.talk.system)
+
+    def action_settings(self) -> None:
+        self._begin_entry("settings", self.sampling.line())
+
+    def on_prompt_recall(self) -> None:
+        if self.talk.exchanges and self.entry == "ask" and not self._busy:
+            self._begin_entry("edit", self.talk.exchanges[-1].question)
+
+    def action_scroll(self, pages: int) -> None:
+        log = self.query_one(ChatLog)
+        log.scroll_relative(y=pages * max(1, log.size.height - 2), animate=False)
+
+    def _begin_entry(self, entry: Entry, text: str) -> None:
+        prompt = self.query_one("#prompt", Prompt)
+        if self.entry == "ask":
+            self._draft = prompt.text
+        self.entry = entry
+        prompt.put(text)
+        prompt.focus()
+
+    def _end_entry(self, keep: str | None = None) -> None:
+        """Back to asking, with what was typed before."""
+        self.query_one("#prompt", Prompt).put(self._draft if keep is None and self.entry != "ask" else keep or "")
+        self._draft = ""
+        self.entry = "ask"
+        self._show_parts()
+
+
+def _note(reason: str, tokens: int, seconds: float, how: Sampling) -> str:
+    """How an answer went: "31 tokens, 14 a second"."""
+    parts = [f"{tokens} token{'s' if tokens != 1 else ''}"]
+    if seconds > 0 and tokens:
+        parts.append(f"{tokens / seconds:.0f} tokens/s")
+    if reason == "length":
+        parts.append(f"cut at {how.length}")
+    elif reason == "stopped":
+        parts.append("stopped")
+    return ", ".join(parts)

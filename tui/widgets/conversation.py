@@ -1,0 +1,89 @@
+"""What was asked and answered, and how answers are drawn. No widget in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, field
+
+Side = Literal["base", "tuned"]
+
+
+class Exchange(Struct):
+    """One question, and the answers that were given to it so far."""
+
+    question: str
+    answers: dict[Side, str] = field(default_factory=dict)
+
+
+class Conversation(Struct):
+    """A talk with two models at once: the questions are common, each side goes on from its own answers."""
+
+    system: str = ""
+    exchanges: list[Exchange] = field(default_factory=list)
+
+    def messages(self, side: Side) -> list[dict[str, str]]:
+        """What to send to `side` so that it answers the last question.
+
+        An earlier question that this side did not answer is left out: a template wants user and assistant in turn.
+        """
+        found = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        for exchange in self.exchanges[:-1]:
+            if answer := exchange.answers.get(side):
+                found.append({"role": "user", "content": exchange.question})
+                found.append({"role": "assistant", "content": answer})
+        if self.exchanges:
+            found.append({"role": "user", "content": self.exchanges[-1].question})
+        return found
+
+
+class Sampling(Struct, frozen=True):
+    """How an answer is drawn. temperature 0 takes the likeliest token each time; length in tokens."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    length: int = 256
+    seed: int | None = None
+
+    def words(self) -> str:
+        """As it stands beside the prompt: "0.7  top-p 0.9  256"."""
+        seed = "" if self.seed is None else f"  seed {self.seed}"
+        return f"{self.temperature:g}  top-p {self.top_p:g}  {self.length}{seed}"
+
+    def line(self) -> str:
+        """As it is edited: "temperature 0.7  top-p 0.9  length 256  seed none"."""
+        seed = "none" if self.seed is None else str(self.seed)
+        return f"temperature {self.temperature:g}  top-p {self.top_p:g}  length {self.length}  seed {seed}"
+
+
+_RANGES = {
+    "temperature": (0.0, 5.0, "temperature goes from 0 (always the likeliest token) to 5"),
+    "top_p": (0.01, 1.0, "top-p goes from 0.01 to 1"),
+    "length": (1, 32_768, "length is a number of tokens from 1 on"),
+    "seed": (0, 2**31 - 1, "seed is a whole number, or none"),
+}
+
+
+def parse(line: str, now: Sampling) -> Sampling:
+    """Settings from a line such as "temperature 0 length 512"; what is not named stays. ValueError says what is wrong."""
+    words = re.split(r"[\s,=:]+", line.strip().lower().replace("top-p", "top_p").replace("top p", "top_p"))
+    changes: dict[str, float | int | None] = {}
+    names = iter(word for word in words if word)
+    for name in names:
+        if name not in _RANGES:
+            raise ValueError(f"{name!r} is no setting; write for example: {now.line()}")
+        value = next(names, "")
+        low, high, rule = _RANGES[name]
+        if name == "seed" and value in ("none", "-", ""):
+            changes[name] = None
+            continue
+        try:
+            number = float(value) if name in ("temperature", "top_p") else int(value)
+        except ValueError:
+            raise ValueError(rule) from None
+        if not low <= number <= high:
+            raise ValueError(rule)
+        changes[name] = number
+    return msgspec.structs.replace(now, **changes)
