@@ -178,6 +178,10 @@ def title(run: RunDir) -> str:
 def handle(run: RunDir) -> str:
     """The shortest name by which `find` gives this run: its recipe's name, or its folder's where a newer run has that."""
     name = title(run)
+    wanted = recipes.slug(name)
+    # One look at the names settles it where no other folder can mean the same; a list of runs asks this for many.
+    if [entry for entry in os.listdir(run.path.parent) if wanted in entry[_STAMP:]] == [run.name]:
+        return name
     try:
         return name if find(name) == run else run.name
     except FtuiError:
