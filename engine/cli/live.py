@@ -209,6 +209,7 @@ def _lines() -> Iterator[Look]:
         for event in events:
             match event:
                 case State():
+                    said_at = time.monotonic()
                     show.say(event.state + (f": {event.detail}" if event.detail else ""))
                 case Start():
                     said_step = event.from_step
@@ -221,6 +222,9 @@ def _lines() -> Iterator[Look]:
                     if far or time.monotonic() - said_at > _LINE_EVERY or event.step == view.start.total_steps:
                         said_step, said_at = event.step, time.monotonic()
                         show.say(step_line(event, view.start.total_steps))
+                case Progress() if event.total and time.monotonic() - said_at > _LINE_EVERY:
+                    said_at = time.monotonic()
+                    show.say(f"{event.done}/{event.total} {event.what}")
                 case Evaluated():
                     show.say(f"step {event.step}  loss on held-out rows {event.loss:.3f}")
                 case Sample() if event.answer != said_answer:
