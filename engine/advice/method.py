@@ -72,10 +72,12 @@ def method(facts: Facts, values: Values) -> Advice:
         wanted = needs[name]
         return f"; needs at least {gigabytes(wanted.total)} of {gigabytes(free)} GB" if wanted else ""
 
+    on_gpu = facts.hardware.device == "cuda"
+    slower = "1.4 to 2 times slower" if on_gpu else "as fast on a processor (measured)"
     others = {
         "full": Alternative("full", f"all weights learn, for complex tasks and much data{cost('full')}"),
         "lora": Alternative("lora", f"an adapter learns, the base stays{cost('lora')}"),
-        "qlora": Alternative("qlora", f"as LoRA on a base packed into 4 bit, 1.4 to 2 times slower{cost('qlora')}"),
+        "qlora": Alternative("qlora", f"as LoRA on a base packed into 4 bit, {slower}{cost('qlora')}"),
     }
 
     def advice(name: str, reason: str, source: str, confidence: str = "high") -> Advice:
@@ -83,7 +85,7 @@ def method(facts: Facts, values: Values) -> Advice:
         return Advice("method", name, reason, source, confidence, rest)  # type: ignore[arg-type]
 
     if facts.complex_task and facts.rows > LARGE_DATA and fits(facts, values, method="full"):
-        return advice("full", f"complex task, {facts.rows:,} rows, and it fits", GUIDE, "medium")
+        return advice("full", f"complex, {facts.rows:,} rows, and it fits", GUIDE, "medium")
     if fits(facts, values, method="lora"):
         if facts.rows <= LARGE_DATA:
             return advice("lora", f"{facts.rows:,} rows are few; the base stays", GUIDE)

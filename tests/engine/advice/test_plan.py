@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,3 +184,9 @@ def test_checkpointing_and_full_tuning_take_longer() -> None:
     assert seconds(method="full") == pytest.approx(1.5 * seconds())
     assert seconds(gradient_checkpointing=True) == pytest.approx(1.5 * seconds())
     assert seconds(max_length=55) == pytest.approx(0.5 * seconds())
+
+
+def test_every_setting_has_its_rule_in_the_docs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "advice.md").read_text(encoding="utf-8")
+    missing = [field for field in SETTING_FIELDS if f" {field}" not in page]
+    assert missing == []
