@@ -6,6 +6,7 @@ $XDG_STATE_HOME/ftui/runs/YYYY-MM-DD-HHMM-<slug>, 0700, everything in it 0600. I
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import re
@@ -103,7 +104,7 @@ def create(recipe: Recipe, plan: dict[str, Any]) -> RunDir:
         # Last, since a folder with a recipe is a run.
         write_private(run.recipe_path, recipes.to_yaml(recipe))
     except OSError as error:
-        full = error.errno in (28, 122)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise FtuiError(
             Exit.DISK_FULL if full else Exit.PERMISSION,
             f"cannot write the run's folder: {error.strerror}",
@@ -180,7 +181,7 @@ def handle(run: RunDir) -> str:
     name = title(run)
     wanted = recipes.slug(name)
     # One look at the names settles it where no other folder can mean the same; a list of runs asks this for many.
-    if [entry for entry in os.listdir(run.path.parent) if wanted in entry[_STAMP:]] == [run.name]:
+    if [path.name for path in run.path.parent.iterdir() if wanted in path.name[_STAMP:]] == [run.name]:
         return name
     try:
         return name if find(name) == run else run.name
