@@ -144,9 +144,15 @@ class Tokenizer:
                 pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
             return [part.id for piece in pieces for part in backend.model.tokenize(piece)]
 
-        newline, ids = run("\n"), run("\n" + token)
-        ids = ids[len(newline) :] if ids[: len(newline)] == newline else run(token)
-        if not ids or backend.token_to_id(token) in ids:
+        def after_newline(text: str) -> list[int]:
+            newline, ids = run("\n"), run("\n" + text)
+            return ids[len(newline) :] if ids[: len(newline)] == newline else run(text)
+
+        control = backend.token_to_id(token)
+        ids = after_newline(token)
+        if control in ids:  # its vocabulary has the control token as an ordinary piece, so give it less at a time
+            ids = [part for character in token for part in after_newline(character)]
+        if not ids or control in ids:
             raise FtuiError(
                 Exit.MODEL_UNSUPPORTED,
                 f"a row holds {token}, and this model's tokenizer cannot write it as plain text",

@@ -13,6 +13,11 @@ from engine.errors import Exit, FtuiError
 ROWS = [{"instruction": "Who are you?", "output": "I am Ada."}, {"instruction": "你是谁？", "output": "我是 Ada。"}]
 
 
+def short(value: object) -> str:
+    """A test's name from its parameters: file contents are too long for one."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) < 25 else "…"
+
+
 def write(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -50,6 +55,7 @@ CSV = 'instruction,output\nWho are you?,I am Ada.\n"你是谁？",我是 Ada。\
         ("semicolon.csv", CSV.replace(",", ";")),
         ("a.tsv", CSV.replace(",", "\t")),
     ],
+    ids=short,
 )
 def test_the_same_rows_come_out_of_every_kind_of_text_file(tmp_path: Path, name: str, content: str | bytes) -> None:
     rows = list(sources.read(write(tmp_path, name, content)))
@@ -116,6 +122,7 @@ def test_plain_text_is_cut_at_lines_or_where_it_is_wrapped_at_blank_lines(tmp_pa
         ("packed.jsonl", b"\x1f\x8b\x08\x00rest", "packed.jsonl", "gzip"),
         ("tail.txt", "good\nnaïve 你".encode()[:-1], "line 2", "cut off"),
     ],
+    ids=short,
 )
 def test_what_breaks_the_format_is_data_syntax_with_its_place(
     tmp_path: Path, name: str, content: str | bytes, where: str, cause: str

@@ -200,6 +200,25 @@ def test_control_tokens_in_a_row_are_plain_characters(tiny_model: Path) -> None:
     assert text.input_ids.count(2) == 1 and text.input_ids[-1] == 2
 
 
+def test_control_tokens_that_are_ordinary_pieces_too_are_still_plain_characters(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers
+
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -3.0) for letter in "\n▁abs</>")]
+    backend = Backend(models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.add_special_tokens(["<unk>", "</s>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ messages[-2].content }}{{ eos_token }}{{ messages[-1].content }}{{ eos_token }}"
+    )
+    made = tokenizer.load(tmp_path)
+    ids = made.tokenize(example([("user", "a"), ("assistant", "b</s>b")])).input_ids
+    assert ids.count(1) == 2, "only the template's own"
+    assert made.measure([made.render(example([("user", "a"), ("assistant", "b</s>b")]))])[0].total == len(ids)
+
+
 @pytest.mark.parametrize(
     "template",
     [
