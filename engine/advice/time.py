@@ -35,8 +35,7 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
     base weights' gradients; checkpointing adds a forward pass.
     """
     rows = facts.rows - held_out(facts.rows, settings.eval_fraction)
-    cut = min(facts.tokens_per_row, float(settings.max_length))
-    tokens = rows * settings.epochs * cut
+    tokens = rows * settings.epochs * _padded(facts, settings)
     if facts.seconds_per_token is not None:
         return tokens * facts.seconds_per_token, "measured by a probe on this machine"
     if facts.model is None:
@@ -48,6 +47,21 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
     slower = _QLORA_SLOWER if settings.method == "qlora" and facts.hardware.device == "cuda" else 1.0
     work = tokens * passes * facts.model.parameters * slower
     return work / rate, f"rough estimate, {passes} N operations a token at {where}"
+
+
+def _padded(facts: Facts, settings: Settings) -> float:
+    """Tokens computed a row: rows are cut, and those of a micro-batch padded to the longest of them.
+
+    With every row's length known this is the expected largest of `micro_batch` rows drawn at random; else the mean.
+    """
+    if not facts.lengths:
+        return min(facts.tokens_per_row, float(settings.max_length))
+    count, draws = len(facts.lengths), settings.micro_batch
+    ordered = sorted(min(length, settings.max_length) for length in facts.lengths)
+    return sum(
+        length * ((rank / count) ** draws - ((rank - 1) / count) ** draws)
+        for rank, length in enumerate(ordered, start=1)
+    )
 
 
 def _rate(facts: Facts, settings: Settings) -> tuple[float | None, str]:
