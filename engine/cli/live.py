@@ -19,6 +19,7 @@ from engine.runs.events import (
     Exported,
     Failure,
     Note,
+    Progress,
     Sample,
     Start,
     State,
