@@ -139,7 +139,8 @@ def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
                 return event
             if isinstance(event, Failure):
                 _until_gone(run)
-                code = Exit.EXPORT_FAILED if event.code == Exit.RUN_FAILED else Exit(event.code)
+                known = event.code in set(Exit) and event.code != Exit.RUN_FAILED
+                code = Exit(event.code) if known else Exit.EXPORT_FAILED
                 raise FtuiError(code, event.cause, event.where, event.next_step)
             if isinstance(event, State) and not quiet:
                 show.say(event.state + (f": {event.detail}" if event.detail else ""), "dim")

@@ -55,7 +55,7 @@ def talker(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunDir, Asked]]:
 
     monkeypatch.chdir(run.path)  # a short name, whatever the length of the temporary folder's
     with Server(run.socket_path.name, Worker) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield run, asked
         server.shutdown()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import chart, live
-from engine.errors import Exit
+from engine.errors import Exit, FtuiError
 from engine.recipe import Data, Model, Recipe, Settings
 from engine.runs import directory, processes
 from engine.runs.directory import RunDir
@@ -207,15 +207,30 @@ def test_stop_and_export_of_a_run_that_cannot(ftui: Ftui) -> None:
     assert ftui("resume", "ada").code == Exit.RUN_STATE
 
 
-def test_export_waits_for_its_own_event(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_waits_for_its_own_event() -> None:
     run = a_run()
     writer = begun(run)
     ready(writer)
     writer.write(Exported(kind="merged", path="/old", difference=0.5))
     seen = live.mark(run)
-    pretend_alive(run)
+    with pytest.raises(FtuiError, match="without a result") as caught:
+        live.exported(run, seen, quiet=True)
+    assert caught.value.code == Exit.EXPORT_FAILED
     writer.write(Exported(kind="merged", path="/new", difference=1e-5))
     assert live.exported(run, seen, quiet=True).path == "/new"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(52, Exit.EXPORT_FAILED), (30, Exit.DISK_FULL), (999, Exit.EXPORT_FAILED)]
+)
+def test_an_export_that_fails_tells_why(code: int, expected: Exit) -> None:
+    run = a_run()
+    writer = begun(run)
+    seen = live.mark(run)
+    writer.write(Failure(cause="no room", code=code))
+    with pytest.raises(FtuiError, match="no room") as caught:
+        live.exported(run, seen, quiet=True)
+    assert caught.value.code == expected
 
 
 def test_where_names_the_folders(ftui: Ftui, private_folders: Path) -> None:
