@@ -66,6 +66,21 @@ def render(example: Example, template: ChatTemplate | None, control: re.Pattern[
     return _unmarked(made) if foreign else made
 
 
+def prompt(messages: Sequence[Message], template: ChatTemplate | None, control: re.Pattern[str], end: str) -> Rendered:
+    """A conversation up to where its next answer begins, written as `render` writes it in training.
+
+    Raises FtuiError(MODEL_UNSUPPORTED) when the template refuses the conversation.
+    """
+    foreign = any(control.search(message.content) for message in messages)
+    marked = [Message(m.role, _marked(m.content, control)) for m in messages] if foreign else list(messages)
+    if template is None:
+        made = _without_template(marked, end)
+        made.text, made.trained = made.text + "\n", []
+    else:
+        made = Rendered(template.render(marked, generate=True), [])
+    return _unmarked(made) if foreign else made
+
+
 def _without_template(messages: Sequence[Message], end: str) -> Rendered:
     """Turns on lines of their own; each answer followed by the end token and trained."""
     text, spans = "", list[Span]()

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from engine.data import chat_template, rendering
 from engine.data.chat_template import ChatTemplate
-from engine.data.convert import Example
+from engine.data.convert import Example, Message
 from engine.data.estimate import Estimate, estimate
 from engine.data.measure import Measured, located
 from engine.data.rendering import Rendered
@@ -67,6 +67,10 @@ class Tokenizer:
     def render(self, example: Example) -> Rendered:
         """The text that the model sees. Raises FtuiError(MODEL_UNSUPPORTED) if the chat template refuses the row."""
         return rendering.render(example, self._template, self._control, self._end)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to where the next answer begins: what chat gives the model."""
+        return self._encoded(rendering.prompt(messages, self._template, self._control, self._end))[0]
 
     def tokenize(self, example: Example) -> Tokens:
         """Ids and labels of the whole example, not cut."""

@@ -179,7 +179,7 @@ def _busy(now: Status, run: RunDir) -> FtuiError:
         Exit.RUN_STATE,
         f"{now.name} is already at work: it is {doing}{place}",
         run.name,
-        f"watch it: ftui watch {handle(run)}",
+        f"watch it: ftui attach {handle(run)}",
     )
 
 

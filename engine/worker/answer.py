@@ -27,8 +27,7 @@ def reply(now: Session, client: Client, ask: Ask) -> None:
         sampling = generate.Sampling(
             temperature=ask.temperature, top_p=ask.top_p, max_tokens=max(1, min(ask.max_tokens, 8192)), seed=ask.seed
         )
-        messages = [{"role": m.role, "content": m.content} for m in ask.messages]
-        ids = generate.prompt_ids(now.tokenizer, messages)
+        ids = now.prompt(*ask.messages)
         limit = getattr(model.config, "max_position_embeddings", None)
         if limit and len(ids) >= limit:
             client.send({"id": ask.id, "error": f"the conversation has {len(ids)} tokens, the model takes {limit}"})

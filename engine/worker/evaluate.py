@@ -19,12 +19,18 @@ def right(check: Check, answer: str) -> bool:
     return any(expected.casefold() in folded for expected in check.expect)
 
 
-def ask(now: Session) -> dict[str, str]:
-    """Question -> greedy answer, for every check of the recipe; the journal says how far it has come."""
+def ask(now: Session) -> dict[str, str] | None:
+    """Question -> greedy answer, for every check of the recipe; the journal says how far it has come.
+
+    None when a stop was asked for meanwhile.
+    """
     questions = [check.ask for check in (*now.recipe.checks.identity, *now.recipe.checks.general)]
+    answers = generate.answers(now.model, now.tokenizer, [now.ask(question) for question in questions])
     found: dict[str, str] = {}
     now.journal.write(Progress(what="questions", done=0, total=len(questions)))
-    for question, answer in zip(questions, generate.answers(now.model, now.tokenizer, questions), strict=True):
+    for question, answer in zip(questions, answers, strict=True):
+        if now.run.stop_path.exists():
+            return None
         found[question] = answer
         now.journal.write(Progress(what="questions", done=len(found), total=len(questions)))
     return found

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from engine import paths
 from engine.errors import Exit, FtuiError
 from engine.runs.events import Exported, Note, Progress
-from engine.worker import build, failures, generate
+from engine.worker import build, failures
 from engine.worker.session import Session
 
 # Largest difference between logits that rounding explains. Merging adds BA to W once instead of at each product:
@@ -121,7 +121,7 @@ def _logits(model: Any, now: Session) -> list[torch.Tensor]:
     asked = [check.ask for check in now.recipe.checks.identity][:3] + QUESTIONS
     rows = []
     for question in asked:
-        ids = torch.tensor([generate.prompt_ids(now.tokenizer, [{"role": "user", "content": question}])])
+        ids = torch.tensor([now.ask(question)])
         rows.append(model(input_ids=ids.to(model.device)).logits[0].float().cpu())
     return rows
 

@@ -19,16 +19,6 @@ class Sampling(Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> list[int]:
-    """The conversation as the model's own template puts it, up to where the answer begins."""
-    if tokenizer.chat_template:
-        return list(
-            tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, return_dict=False)
-        )
-    # No template: as engine.data renders such models' training rows.
-    return list(tokenizer("".join(f"{m['content']}\n" for m in messages)).input_ids)
-
-
 def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     configured = model.generation_config.eos_token_id
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
@@ -92,15 +82,19 @@ def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -
 
 @torch.no_grad()
 def answers(
-    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_tokens: int = 40, batch: int = 8
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    max_tokens: int = 40,
+    batch: int = 8,
 ) -> Iterator[str]:
-    """The greedy answer to each question, in order, computed `batch` at a time with padding on the left."""
+    """The greedy answer to each prompt (token ids), in order, computed `batch` at a time, padded on the left."""
     ends = stop_ids(model, tokenizer)
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(questions), batch):
-            rows = [prompt_ids(tokenizer, [{"role": "user", "content": q}]) for q in questions[start : start + batch]]
+        for start in range(0, len(prompts), batch):
+            rows = prompts[start : start + batch]
             longest = max(map(len, rows))
             padding = tokenizer.pad_token_id or 0
             ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=model.device)

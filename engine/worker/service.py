@@ -19,14 +19,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from engine.data.convert import Message
 from engine.runs import chat
 
 MAX_LINE = 4 << 20  # bytes of one request
-
-
-class Message(Struct):
-    role: str
-    content: str
 
 
 class Ask(Struct, kw_only=True):

@@ -12,6 +12,9 @@ import msgspec
 import torch
 
 from engine import __version__, hardware
+from engine.data import tokenizer as row_tokenizer
+from engine.data.convert import Message
+from engine.data.tokenizer import Tokenizer as RowTokenizer
 from engine.models import sources
 from engine.recipe import Recipe
 from engine.runs.directory import RunDir
@@ -44,6 +47,18 @@ class Session:
     def tokenizer(self) -> Any:
         """The result's own tokenizer and template where there is a result: chat must use what training used."""
         return build.tokenizer(self.run.result or self.folder, self.recipe.model.trust_remote_code)
+
+    @cached_property
+    def rows(self) -> RowTokenizer:
+        """The same tokenizer and template as the rows were rendered with: one way to write a conversation."""
+        return row_tokenizer.load(self.run.result or self.folder)
+
+    def prompt(self, *messages: Message) -> list[int]:
+        """Ids of a conversation up to where the answer begins."""
+        return self.rows.prompt(messages)
+
+    def ask(self, question: str) -> list[int]:
+        return self.prompt(Message("user", question))
 
     def base_in_chat(self) -> Any:
         """The model as it was before: the adapter switched off (the caller's part), or a second copy for full tuning."""

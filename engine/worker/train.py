@@ -62,7 +62,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> Non
 
     def sample(step: int) -> None:
         if recipe.probe:
-            (answer,) = generate.answers(now.model, now.tokenizer, [recipe.probe])
+            (answer,) = generate.answers(now.model, now.tokenizer, [now.ask(recipe.probe)])
             now.journal.write(Sample(step=step, prompt=recipe.probe, answer=answer))
 
     def begin(steps: int) -> None:
@@ -103,9 +103,12 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> Non
         return
     if before:
         now.enter("evaluating")
-        outcome = evaluate.compare(recipe, before, evaluate.ask(now))
-        now.journal.write(outcome)
-        paths.write_private(where.evaluation_path, _json(outcome))
+        after = evaluate.ask(now)
+        if after is not None:
+            outcome = evaluate.compare(recipe, before, after)
+            now.journal.write(outcome)
+            paths.write_private(where.evaluation_path, _json(outcome))
+        where.stop_path.unlink(missing_ok=True)  # everything is saved: there is nothing left to stop
     now.enter("ready")
 
 
@@ -129,8 +132,9 @@ def _answers_before(now: Session) -> dict[str, str]:
     if known is None:
         now.enter("evaluating", "before training")
         known = evaluate.ask(now)
-        evaluate.keep_before(kept, known)
-    return known
+        if known is not None:
+            evaluate.keep_before(kept, known)
+    return known or {}
 
 
 def _stopped(now: Session) -> bool:
