@@ -39,7 +39,7 @@ def _app(screen: str, name: str | None) -> int:
             return int(error.code)
     from tui.app import run as open_app
 
-    return open_app(screen, run)
+    open_app(screen, run)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,16 @@ import asyncio
 import codecs
 import os
 import signal
+import sys
 import termios
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.screen import Screen
-from textual.worker import get_current_worker
 
 from engine import paths
 from engine.text import safe
@@ -105,7 +104,8 @@ class FtuiApp(App[None]):
             self.show(self._opening)
         if not self.is_headless:
             self.set_interval(2, _leave_a_dead_terminal)
-        self.run_worker(self._poll_machine, thread=True, group="machine", exit_on_error=False)
+        self._look_at_machine()
+        self.set_interval(2, self._look_at_machine)
 
     def get_key_display(self, binding: Binding) -> str:
         """Keys by the names that stand on them: enter, not ⏎."""
@@ -130,15 +130,14 @@ class FtuiApp(App[None]):
         except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
             self.call_after_refresh(self._say, f"keys.yaml is not used: {' '.join(str(error).split())}")
 
-    def _poll_machine(self) -> None:
-        """In a thread: what the machine does, every two seconds."""
+    def _look_at_machine(self) -> None:
+        self.run_worker(self._read_machine, thread=True, group="machine", exclusive=True, exit_on_error=False)
+
+    def _read_machine(self) -> None:
         from engine import hardware
         from tui.machine import words
 
-        worker = get_current_worker()
-        while not worker.is_cancelled:
-            self.call_from_thread(setattr, self, "machine", words(hardware.read()))
-            time.sleep(2)
+        self.call_from_thread(setattr, self, "machine", words(hardware.read()))
 
     # modes ------------------------------------------------------------------------------------------------------
 
@@ -273,8 +272,8 @@ def _leave_a_dead_terminal() -> None:
         os._exit(129)
 
 
-def run(opening: str = "runs", run_shown: RunDir | None = None) -> int:
-    """Open the app at a mode; returns the exit code."""
+def run(opening: str = "runs", run_shown: RunDir | None = None) -> NoReturn:
+    """Open the app at a mode; when it closes, the process ends."""
     # Textual installs no handler for a hang-up. The face owns nothing that would be lost, so it just goes.
     signal.signal(signal.SIGHUP, lambda *_: os._exit(129))
     # Bytes of legacy mouse reports are no UTF-8 and would end the reader thread (Textual issue 6668).
@@ -283,7 +282,10 @@ def run(opening: str = "runs", run_shown: RunDir | None = None) -> int:
     forgiving = codecs.getincrementaldecoder("utf-8")
     linux_driver.getincrementaldecoder = lambda _: partial(forgiving, errors="replace")  # type: ignore[assignment]
     app = FtuiApp(opening, run_shown)
-    app.run()
+    # Not app.run(): at its end it would wait for every thread, and a model may be minutes from being fetched.
+    asyncio.new_event_loop().run_until_complete(app.run_async())
     for line in app.farewell:
         print(safe(line))
-    return app.return_code or 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(app.return_code or 0)

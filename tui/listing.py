@@ -105,14 +105,14 @@ class RunLine(Struct, frozen=True):
             f"  {pad(step, columns.step, right=True)}  ",
         )
         if self.cause:
-            return left + Content.styled(shorten(self.cause, max(0, width - left.cell_length)), BAD)
+            return (left + Content.styled(self.cause, BAD)).truncate(width, ellipsis=True)
         loss = "" if self.loss is None else f"{self.loss:.2f}"
         held_out = ""
         if columns.evaluation:
             held_out = (
                 pad("" if self.evaluation is None else f"{self.evaluation:.2f}", columns.evaluation, right=True) + "  "
             )
-        return left + Content.assemble(
+        right = Content.assemble(
             pad(loss, columns.loss, right=True),
             " ",
             (
@@ -122,6 +122,7 @@ class RunLine(Struct, frozen=True):
             f"  {held_out}",
             (pad(self.when, columns.when, right=True), FAINT),
         )
+        return (left + right).truncate(width, ellipsis=True)
 
 
 class PresetLine(Struct, frozen=True):

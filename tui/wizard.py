@@ -17,9 +17,8 @@ from engine.errors import FtuiError
 from tui.frame import FAINT, Frame
 
 if TYPE_CHECKING:
-    from engine.runs.control import Warm
-
     from engine.draft import Choice, Draft
+    from engine.runs.control import Warm
     from tui.app import FtuiApp
 
 STEPS = ("model", "data", "plan", "review")

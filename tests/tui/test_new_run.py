@@ -1,0 +1,227 @@
+"""A new run, from the first step to the start, on the tiny model; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.draft import Choice
+from engine.hardware import Hardware
+from tests.tui.stage import seen, until
+from tui.app import FtuiApp
+from tui.screens.data import buckets
+from tui.screens.plan import reason, typed
+from tui.wizard import command
+
+SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+
+
+def rows(path: Path, count: int = 30, **more: Any) -> Path:
+    path.write_text(
+        "\n".join(
+            json.dumps({"instruction": f"Question {n}? " + "why " * n, "output": f"Answer {n}, says {{{{name}}}}."})
+            for n in range(count)
+        )
+    )
+    return path
+
+
+@SIZES
+async def test_from_preset_to_running_in_two_keys(
+    size: tuple[int, int], tiny_starter: Path, started: list[Any]
+) -> None:
+    app = FtuiApp()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        assert "SFT with LoRA" in seen(pilot) and "author yuriko" in seen(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.mode_name == "train")
+        (draft,) = started
+        assert draft.recipe.preset == "identity" and draft.recipe.data.values["name"] == "Congyu"
+        # The next new run begins afresh.
+        await pilot.press("2")
+        assert app.wizard.draft is None and app.wizard.choice is None
+
+
+@SIZES
+async def test_all_steps_by_hand(size: tuple[int, int], tiny_starter: Path, started: list[Any]) -> None:
+    rows(Path("mine.jsonl"))
+    app = FtuiApp()
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "LlamaForCausalLM" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: "› mine.jsonl" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        assert "30 rows, alpaca" in seen(pilot)
+        assert "30 rows hold {{name}}" in seen(pilot)
+        assert "bold is trained" in seen(pilot)
+
+        # A run that would teach the model to say {{name}} does not start, and says what is missing.
+        await pilot.press("enter")
+        await until(pilot, lambda: "› method" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: "yaml" not in seen(pilot) and "name    " in seen(pilot))
+        await pilot.press("enter")
+        assert "cannot start" in seen(pilot) and not started
+
+        await pilot.press("f", *"Ada", "enter")
+        await until(pilot, lambda: app.wizard.draft is not None and not app.wizard.draft.dataset.placeholders)
+        await pilot.press("n", *"my run", "enter")
+        await pilot.press("enter")
+        await until(pilot, lambda: started)
+        recipe = started[0].recipe
+        assert recipe.name == "my-run" and recipe.data.values == {"name": "Ada"}
+        assert "--set name=Ada" in command(started[0].choice)
+
+
+async def test_an_edit_is_checked_where_it_is_made_and_can_be_taken_back(tiny_starter: Path) -> None:
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        await pilot.press("e")
+        await until(pilot, lambda: "› method" in seen(pilot))
+        advised = app.wizard.draft.plan.settings.learning_rate  # type: ignore[union-attr]
+        await pilot.press("down", "e", *"fast", "enter")
+        assert "✗ this takes a number" in seen(pilot)
+        assert app.wizard.draft.plan.settings.learning_rate == advised  # type: ignore[union-attr]
+        await pilot.press("ctrl+u", *"0.0003", "enter")
+        assert app.wizard.draft.plan.settings.learning_rate == 3e-4  # type: ignore[union-attr]
+        assert "✎" in seen(pilot) and "you set it" in seen(pilot)
+        assert "--edit learning_rate=0.0003" in app.screen.command  # type: ignore[attr-defined]
+        await pilot.press("u")
+        assert app.wizard.draft.plan.settings.learning_rate == advised and "✎" not in seen(pilot)  # type: ignore[union-attr]
+
+
+async def test_why_offers_alternatives_and_takes_one(tiny_starter: Path) -> None:
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        await pilot.press("e")
+        await until(pilot, lambda: "› method" in seen(pilot))
+        await pilot.press("down", "w")
+        await until(pilot, lambda: "Instead" in seen(pilot))
+        assert "Source:" in seen(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "✎" in seen(pilot))
+        assert "learning_rate" in app.wizard.draft.choice.edits  # type: ignore[union-attr]
+
+
+async def test_the_cutoff_moves_and_says_what_it_costs(tiny_starter: Path) -> None:
+    rows(Path("long.jsonl"), 60)
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.wizard.begin(Choice(data="long.jsonl", values={"name": "Ada"}))
+        app.new_run("data")
+        await until(pilot, lambda: app.wizard.draft is not None and app.focused is not None)
+        assert "nothing is cut" in seen(pilot)
+        before = app.wizard.draft.plan.settings.max_length  # type: ignore[union-attr]
+        for _ in range(30):
+            await pilot.press("shift+left")
+            if "cut," in seen(pilot):
+                break
+        assert app.wizard.draft.plan.settings.max_length < before  # type: ignore[union-attr]
+        assert "end token" in seen(pilot)
+
+
+async def test_a_bad_row_is_named_and_can_be_left_out(tiny_starter: Path) -> None:
+    path = Path("bad.jsonl")
+    rows(path)
+    path.write_text(path.read_text() + '\n{"instruction": "no answer", "output": ""}\n')
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.wizard.begin(Choice(data=str(path)))
+        app.new_run("data")
+        await until(pilot, lambda: app.wizard.error is not None)
+        assert "31" in seen(pilot) and "k leaves such rows out" in seen(pilot)
+        await pilot.press("k")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        assert "30 rows, alpaca, 1 left out" in seen(pilot)
+
+
+async def test_a_model_that_is_not_there_is_said_beside_its_name(machine: Hardware) -> None:
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "Another" in seen(pilot))
+        await pilot.press("slash", *"/no/such/folder", "enter")
+        assert "✗ no such folder" in seen(pilot)
+        await pilot.press("escape")
+        assert "✗" not in seen(pilot)
+
+
+async def test_rows_with_markup_and_escapes_are_shown_as_they_are(tiny_starter: Path) -> None:
+    Path("evil.jsonl").write_text(
+        json.dumps({"instruction": "[@click=app.quit]x[/]", "output": "\u001b[2J[/bold] \u202e"})
+        + "\n"
+        + json.dumps({"instruction": "b", "output": "c"})
+    )
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.wizard.begin(Choice(data="evil.jsonl"))
+        app.new_run("data")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        assert "[@click=app.quit]x[/]" in seen(pilot) and "␛[2J[/bold]" in seen(pilot)
+        assert "\x1b" not in seen(pilot) and "\u202e" not in seen(pilot)
+
+
+async def test_escape_goes_back_step_by_step(tiny_starter: Path) -> None:
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        for step in ("plan", "data", "source", "model"):
+            await pilot.press("escape")
+            await until(pilot, lambda step=step: app.current_mode == f"new:{step}")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.current_mode == "runs")
+
+
+def test_buckets_are_round_and_begin_at_the_shortest_row() -> None:
+    class Fixed:
+        total = [40, 50, 55, 60, 72]
+        max = 72
+
+        def percentile(self, _: float) -> int:
+            return 72
+
+        def histogram(self, bins: int, upto: int) -> list[tuple[int, int, int]]:
+            width = -(-(upto + 1) // bins)
+            return [
+                (low, low + width, sum(low <= n < low + width for n in self.total)) for low in range(0, upto + 1, width)
+            ]
+
+    found = buckets(Fixed(), 6)  # type: ignore[arg-type]
+    assert found == ((40, 48, 1), (48, 56, 2), (56, 64, 1), (64, 72, 0), (72, 80, 1))
+
+
+def test_reasons_are_short_and_plain() -> None:
+    assert reason("epochs cannot be 'x': Expected `float`, got `str`") == "this takes a number"
+    assert reason("rank cannot be 0: Expected `int` >= 1") == "this takes a whole number >= 1"
+    assert typed("yes") == "true" and typed("0.1") == "0.1"
+
+
+def test_the_command_says_every_choice_and_quotes_it() -> None:
+    choice = Choice(
+        model="owner/name", data="my rows.jsonl", values={"name": "A B"}, edits={"gradient_checkpointing": True}
+    )
+    assert command(choice) == (
+        "ftui train --model owner/name --data 'my rows.jsonl' --set 'name=A B' --edit gradient_checkpointing=true"
+    )
+    assert command(
+        SimpleNamespace(**{**{f: getattr(choice, f) for f in choice.__struct_fields__}, "on_bad_row": "skip"})
+    ).endswith(  # type: ignore[arg-type]
+        "--skip-bad-rows"
+    )
