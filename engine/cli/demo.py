@@ -43,5 +43,5 @@ def _introduce(draft: Draft) -> None:
     show.say(f"{draft.facts.name} becomes {values.get('name', '?')}, made by {values.get('author', '?')}", "bold")
     show.say(draft.plan.sentence)
     chosen = [a for a in draft.plan.advice if a.field in _SHOWN]
-    rows = [(f"  {a.field}", show.number(getattr(draft.plan.settings, a.field)), a.reason, a.source) for a in chosen]
-    show.console().print(show.table(("", "", "", ""), rows, right=("",), wrap=""))
+    rows = [(a.field, show.number(getattr(draft.plan.settings, a.field)), a.reason, a.source) for a in chosen]
+    show.console().print(show.table(("setting", "value", "why", "source"), rows, right=("value",), wrap="why"))
