@@ -84,7 +84,7 @@ def forecast(
         tokens = settings.micro_batch * max(1, min(longest, settings.max_length))
         optimizer = _optimizer(trained, settings, size)
         activations = _activations(facts, settings, tokens)
-        logits = _logits(facts, settings, tokens)
+        logits = _logits(facts, settings, tokens, device)
     else:
         # Keys and values: 2 x L x k numbers a token.
         activations = 2 * facts.layers * facts.kv_heads * facts.head_dim * _compute_bytes(settings) * longest
@@ -136,7 +136,11 @@ def _activations(facts: ModelFacts, settings: Settings, tokens: int) -> int:
     return int(tokens * facts.layers * layer)
 
 
-def _logits(facts: ModelFacts, settings: Settings, tokens: int) -> int:
-    """One tile of logits, and the last hidden states with their gradient in fp32."""
+def _logits(facts: ModelFacts, settings: Settings, tokens: int, device: str) -> int:
+    """One tile of logits, and the last hidden states with their gradient in fp32.
+
+    On a processor the tile counts three times (logits, probabilities, gradient): fitted to one measured run.
+    """
+    copies = 1 if device == "cuda" else 3
     tile = min(tokens, _TILE_TOKENS) * min(facts.vocabulary, _TILE_VOCABULARY) * _compute_bytes(settings)
-    return tile + 6 * facts.hidden * tokens
+    return copies * tile + 6 * facts.hidden * tokens
