@@ -98,6 +98,10 @@ class FakeRun:
         self._supervisor(None, "train")
         self.run.exit_path.write_text(json.dumps({"attempt": 1, **exit_record}))
 
+    def died(self, job: str) -> None:
+        """A process of `job` that left neither exit.json nor a word in the journal."""
+        self._supervisor(None, job)
+
     def _supervisor(self, identity: dict[str, Any] | None, job: str) -> None:
         self.run.exit_path.unlink(missing_ok=True)
         record: dict[str, Any] = {"attempt": 1, "supervisor": identity, "time": T0, "journal": 0, "job": {"kind": job}}

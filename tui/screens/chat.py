@@ -123,7 +123,7 @@ class ChatScreen(Frame):
         self._titles = {"base": "", "tuned": f"{name}, step {step}" if step else name}
         with contextlib.suppress(FtuiError):
             self._titles["base"] = model_name(self.run.recipe().model.source)
-        self.heading = Content.assemble((safe(name), "bold"), "   chat")
+        self.heading = Content.assemble((shorten(safe(name), 40), "bold"), "   chat")
 
     # the worker's side: threads ---------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from engine.runs import control, directory, status
 from engine.runs.events import AnyEvent, Exported, Failure, Progress
 from engine.runs.job import Job
 from engine.runs.journal import Reader
-from engine.text import safe, size
+from engine.text import safe, shorten, size
 from tui.frame import FAINT, FOCUS, GOOD, Frame
 from tui.widgets.choice import Choice
 from tui.widgets.readout import model_name, rate
@@ -83,7 +83,7 @@ class ExportScreen(Frame):
 
     def on_mount(self) -> None:
         self.query_one("#form").display = False
-        self.heading = Content.assemble((safe(directory.title(self.run)), "bold"), "   export")
+        self.heading = Content.assemble((shorten(safe(directory.title(self.run)), 40), "bold"), "   export")
         self._look()
 
     @work(thread=True, exclusive=True, group="look")

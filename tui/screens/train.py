@@ -19,7 +19,7 @@ from engine.runs import directory, status
 from engine.runs.events import ENDED, AnyEvent, State
 from engine.runs.journal import Reader
 from engine.runs.view import RunView
-from engine.text import safe
+from engine.text import safe, shorten
 from tui.frame import BAD, FAINT, FOCUS, GOOD, MARKS, WARN, Frame
 from tui.widgets import readout
 from tui.widgets.chart import Curve, LossChart
@@ -183,7 +183,8 @@ class TrainScreen(Frame):
     def _draw_heading(self, state: str) -> None:
         first, *more = readout.heading(self.view, state)
         style = _STYLES.get(state, FOCUS)
-        text = Content.assemble((safe(directory.title(self.run)), "bold"), "   ", (first, style))
+        name = shorten(safe(directory.title(self.run)), 24)  # a long one must not push the state off the line
+        text = Content.assemble((name, "bold"), "   ", (first, style))
         for part in more:
             text += Content(f"   {part}")
         self.heading = text

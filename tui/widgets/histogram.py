@@ -145,8 +145,8 @@ class Histogram(Widget, can_focus=True):
         """Move the line by `steps` steps, to a whole multiple of the step."""
         if self.cutoff is None:
             return
-        there = self.cutoff + steps * self.step
-        self._put(there // self.step * self.step if steps < 0 else -(-there // self.step) * self.step)
+        whole = self.cutoff // self.step if steps > 0 else -(-self.cutoff // self.step)
+        self._put((whole + steps) * self.step)
 
     def on_click(self, event: events.Click) -> None:
         """The cutoff goes to the end of the bucket that was clicked."""
