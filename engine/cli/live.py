@@ -37,14 +37,18 @@ _LINE_EVERY = 30.0  # seconds between two step lines at least, unless a twentiet
 Look = Callable[[list[AnyEvent], "RunView"], None]
 
 
-def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None) -> int:
-    """After a start: follow it with --wait, else say how to come back. `step`: where an earlier run goes on."""
+def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None, seen: int = 0) -> int:
+    """After a start: follow it with --wait, else say how to come back.
+
+    step  where an earlier run goes on
+    seen  the journal's entries up to this one are from before and are not told again
+    """
     from engine.runs import directory
 
     if step is not None and not args.json:
         show.say(f"{directory.title(run)} goes on from step {step}")
     if args.wait:
-        return wait(run, args.json)
+        return wait(run, args.json, seen=seen)
     name = directory.handle(run)
     if args.json:
         show.emit({"run": name, "dir": str(run.path), **({} if step is None else {"from_step": step})})
@@ -55,7 +59,7 @@ def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None) -> int
     return int(Exit.OK)
 
 
-def wait(run: RunDir, as_json: bool = False, curve: bool = False) -> int:
+def wait(run: RunDir, as_json: bool = False, curve: bool = False, seen: int = 0) -> int:
     """Follow `run` until it ends; the exit code of the verb.
 
     curve  print the whole curve so far before following
@@ -67,7 +71,7 @@ def wait(run: RunDir, as_json: bool = False, curve: bool = False) -> int:
     name = directory.handle(run)
     view = RunView()
     try:
-        end = follow(run, view, as_json, curve)
+        end = follow(run, view, as_json, curve, seen)
     except KeyboardInterrupt:
         if not as_json:
             show.say()
@@ -84,7 +88,7 @@ def wait(run: RunDir, as_json: bool = False, curve: bool = False) -> int:
     return int(Exit.OK)
 
 
-def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = False) -> Status:
+def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = False, seen: int = 0) -> Status:
     """Show what happens until the run has ended; `view` holds the whole picture afterwards. KeyboardInterrupt passes."""
     from engine.runs import directory, journal, status
 
@@ -101,6 +105,7 @@ def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = Fals
             now = status.read(run)  # before the poll: what was written before the end must still be shown
             events = reader.poll()
             view.fold(events)
+            events = [event for event in events if event.seq > seen]
             if first and not as_json and curve:
                 for line in picture(view):
                     show.say(line)

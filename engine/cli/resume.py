@@ -18,5 +18,6 @@ def run(args: argparse.Namespace) -> int:
     from engine.runs import control
 
     found = shared.named_run(args)
+    seen = live.mark(found)
     step = control.resume(found, gpu=args.gpu)
-    return live.go_on(found, args, step)
+    return live.go_on(found, args, step, seen)

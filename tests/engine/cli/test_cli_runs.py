@@ -300,3 +300,26 @@ def test_train_returns_at_once_and_says_how_to_come_back(
     assert "`ftui stop mine`" in said.out
     answer = ftui("train", "--data", rows, "--model", tiny_model, "--json").json
     assert answer == {"run": "rows", "dir": str(started[-1].path)}
+
+
+def test_resume_with_wait_tells_only_what_is_new(ftui: Ftui, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run()
+    writer = begun(run, 20)
+    writer.write(State(state="stopped"))
+
+    def resumed(one: RunDir, gpu: int | None = None) -> int:
+        writer.write(State(state="preparing"))
+        writer.write(Start(attempt=2, from_step=15, total_steps=40, epochs=2.0, rows=20))
+        for number in range(16, 41):
+            writer.write(step(number))
+        ready(writer)
+        return 15
+
+    monkeypatch.setattr("engine.runs.control.resume", resumed)
+    events = [json.loads(line) for line in ftui("resume", "ada", "--wait", "--json").out.splitlines()]
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(16, 41))
+    writer.write(State(state="stopped"))
+    said = ftui("resume", "ada", "--wait")
+    assert "ada goes on from step 15" in said.out
+    assert "stopped" not in said.out
+    assert "step 1/40" not in said.out
