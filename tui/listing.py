@@ -12,10 +12,12 @@ from engine.text import ago, duration, safe, shorten
 from tui.frame import BAD, FAINT, FOCUS, GOOD, WARN
 
 if TYPE_CHECKING:
+    from engine.presets import Preset
     from engine.runs.directory import RunDir
     from engine.runs.journal import Reader
     from engine.runs.status import Status
     from engine.runs.view import RunView
+    from tui.widgets.chart import Curve
 
 GLYPHS = {"ready": ("✓", GOOD), "failed": ("!", BAD), "lost": ("!", BAD), "stopped": ("■", WARN)}
 ALIVE = ("●", FOCUS)
@@ -133,6 +135,7 @@ class PresetLine(Struct, frozen=True):
     summary: str
     measured: str
     brings_rows: bool
+    when: str = ""
 
     def line(self, width: int) -> Content:
         title, measured = min(24, width // 3), 14 if width >= 70 else 0
@@ -161,8 +164,21 @@ def presets() -> list[PresetLine]:
         time = f"took {duration(measured.seconds).removeprefix('about ')}" if measured else ""
         if preset.data is None:
             time = "with your rows"
-        found.append(PresetLine(name, safe(preset.title), safe(preset.summary), time, preset.data is not None))
+        found.append(
+            PresetLine(name, safe(preset.title), safe(preset.summary), time, preset.data is not None, _when(preset))
+        )
     return sorted(found, key=lambda line: not line.brings_rows)
+
+
+def _when(preset: Preset) -> str:
+    """When to use a preset, and what it took where it was measured."""
+    lines = [safe(preset.when)]
+    for run in preset.measured[:3]:
+        lines.append(
+            f"Measured on {safe(run.hardware)} with {safe(run.model)}: {duration(run.seconds)}, "
+            f"{run.steps} steps, loss {run.first_loss:.2f} to {run.last_loss:.2f}."
+        )
+    return "\n".join(lines)
 
 
 class Listing:
@@ -175,6 +191,23 @@ class Listing:
     def run(self, key: str) -> RunDir | None:
         """The run behind a line."""
         return self._dirs.get(key)
+
+    def curve(self, key: str) -> Curve | None:
+        """What a chart of this run draws; None before its first step."""
+        from tui.widgets import readout
+        from tui.widgets.chart import Curve
+
+        if key not in self._followed:
+            return None
+        view = self._followed[key][1]
+        if not len(view.steps):
+            return None
+        total = view.start.total_steps if view.start else view.steps.step[-1]
+        smooth = view.smoothed(readout.alpha(total))
+        # Another thread may be adding steps: what all three have in common is whole.
+        length = min(len(view.steps.step), len(view.steps.loss), len(smooth))
+        evaluated = [(float(event.step), event.loss) for event in view.evaluated]
+        return Curve(view.steps.step[:length], view.steps.loss[:length], smooth[:length], evaluated, total)
 
     def read(self, now: float) -> list[RunLine]:
         """All runs, newest first. `now` in seconds since 1970. A run whose files cannot be read says so."""

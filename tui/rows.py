@@ -45,12 +45,12 @@ class Rows(ScrollView, can_focus=True):
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--cursor"}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="list.up"),
-        Binding("down,j", "move(1)", "Down", show=False, id="list.down"),
-        Binding("pageup", "page(-1)", "Page up", show=False, id="list.page-up"),
-        Binding("pagedown", "page(1)", "Page down", show=False, id="list.page-down"),
-        Binding("home", "first", "First", show=False, id="list.first"),
-        Binding("end", "last", "Last", show=False, id="list.last"),
+        Binding("up,k", "move(-1)", "Up", show=False, tooltip="Move", id="list.up"),
+        Binding("down,j", "move(1)", "Down", show=False, tooltip="Move", id="list.down"),
+        Binding("pageup", "page(-1)", "Page up", show=False, tooltip="Move", id="list.page-up"),
+        Binding("pagedown", "page(1)", "Page down", show=False, tooltip="Move", id="list.page-down"),
+        Binding("home", "first", "First", show=False, tooltip="Move", id="list.first"),
+        Binding("end", "last", "Last", show=False, tooltip="Move", id="list.last"),
         Binding("enter", "choose", "Choose", id="list.choose"),
     ]
 

@@ -76,9 +76,9 @@ class DataScreen(Step):
     def body(self) -> ComposeResult:
         yield Static("", id="summary", markup=False)
         yield Static("", id="error", markup=False)
+        yield Static("", id="stats", markup=False)
         with Horizontal(id="columns"):
             with Vertical(id="left"):
-                yield Static("", id="stats", markup=False)
                 yield Histogram(step=CUTOFF_STEP, id="histogram")
                 yield Rows(
                     id="findings",
@@ -103,7 +103,8 @@ class DataScreen(Step):
 
     def drafted(self) -> None:
         draft, problem = self.wizard.draft, self.wizard.error
-        self.query_one("#columns").display = draft is not None
+        for part in ("#columns", "#stats"):
+            self.query_one(part).display = draft is not None
         error = self.query_one("#error", Static)
         error.display = problem is not None
         summary = self.query_one("#summary", Static)

@@ -52,14 +52,15 @@ class HelpScreen(Frame):
         rows: dict[str, list[str]] = {}
         for _, binding, enabled, tooltip in self._bindings_there:
             what = tooltip or binding.description
-            if enabled and what and binding.action not in modes:
+            # What has no id is Textual's own, and no news: pgup pages up.
+            if enabled and what and binding.id and binding.action not in modes:
                 rows.setdefault(what, []).append(self.app.get_key_display(binding))
         for what, keys in rows.items():
-            lines.append(Content.assemble((" ".join(keys).ljust(14), FOCUS), what))
+            lines.append(Content.assemble((" ".join(keys).ljust(14) + " ", FOCUS), what))
         lines += [Content(""), Content.styled("Everywhere", "bold")]
-        lines += [Content.assemble((key.ljust(14), FOCUS), word) for key, _, word in MODE_KEYS]
-        lines.append(Content.assemble(("tab".ljust(14), FOCUS), "next thing on this screen"))
-        lines.append(Content.assemble(("ctrl+p".ljust(14), FOCUS), "palette: every command by name"))
+        lines += [Content.assemble((key.ljust(15), FOCUS), word) for key, _, word in MODE_KEYS]
+        lines.append(Content.assemble(("tab".ljust(15), FOCUS), "next thing on this screen"))
+        lines.append(Content.assemble(("ctrl+p".ljust(15), FOCUS), "palette: every command by name"))
         lines += [
             Content(""),
             Content.styled("Keys can be changed in keys.yaml; `ftui where` prints the folder.", FAINT),

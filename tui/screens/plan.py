@@ -44,7 +44,7 @@ class AdviceLine(Struct, frozen=True):
 
     def line(self, width: int) -> Content:
         source = 9 if width < 100 else 22
-        field, value = 15 if width < 100 else 24, 10 if width < 100 else 18
+        field, value = (15, 10) if width < 100 else (18, 16)
         origin = "preset" if self.source.startswith("preset ") and width < 100 else self.source
         why = max(0, width - field - value - source - 4)
         return Content.assemble(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import time as now
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -15,10 +15,12 @@ from engine.errors import FtuiError
 from tui.frame import FAINT, Frame
 from tui.listing import Columns, Listing, PresetLine, RunLine, presets
 from tui.rows import GUTTER, Rows
+from tui.widgets.chart import LossChart
 
 if TYPE_CHECKING:
     from engine.runs.directory import RunDir
 
+DETAIL_FROM = 34  # lines of terminal from which on there is room for a chart
 EMPTY = "No runs yet. Choose a preset and press enter, or n for a run of your own."
 
 
@@ -62,6 +64,10 @@ class RunsScreen(Frame):
             verb="Plan it",
             help="Presets: runs that work as they come. Enter shows the plan; enter again starts it.",
         )
+        # Where there is room, what the line under the cursor has no room for.
+        yield Rule(line_style="solid", id="detail-rule")
+        yield Static("", id="when", markup=False)
+        yield LossChart(id="chart")
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
@@ -83,7 +89,7 @@ class RunsScreen(Frame):
 
     def _read(self) -> None:
         try:
-            lines = self.listing.read(time.time())
+            lines = self.listing.read(now())
         finally:
             self._reading = False
         self.app.call_from_thread(self.show_runs, lines)
@@ -99,6 +105,7 @@ class RunsScreen(Frame):
         first = self._all is None
         self._all = lines
         self._draw()
+        self._detail()
         if first:
             self.query_one("#runs" if lines else "#presets", Rows).focus()
         self.refresh_bindings()
@@ -119,7 +126,26 @@ class RunsScreen(Frame):
             Content.styled(" " * GUTTER + Columns.of(width - GUTTER).heading(), FAINT)
         )
         # The presets keep their place at the bottom; a long list of runs scrolls above them.
-        self.query_one("#runs").styles.max_height = max(3, body.content_size.height - 6)
+        self.query_one("#runs").styles.max_height = max(3, body.content_size.height - (6 if self._short else 22))
+        self._detail()
+
+    @property
+    def _short(self) -> bool:
+        return self.app.size.height < DETAIL_FROM
+
+    def _detail(self) -> None:
+        """The curve of the run under the cursor, or when to use the preset."""
+        rows = self.focused if isinstance(self.focused, Rows) else None
+        item = None if self._short or rows is None else rows.current
+        curve = self.listing.curve(item.key) if isinstance(item, RunLine) else None
+        chart, when = self.query_one(LossChart), self.query_one("#when", Static)
+        chart.display = curve is not None
+        when.display = isinstance(item, PresetLine)
+        self.query_one("#detail-rule").display = chart.display or when.display
+        if curve is not None:
+            chart.show(curve)
+        if isinstance(item, PresetLine):
+            when.update(item.when)
 
     # acting -----------------------------------------------------------------------------------------------------
 
@@ -156,6 +182,7 @@ class RunsScreen(Frame):
             self.command = f"ftui attach {item.name}" if item.alive else "ftui runs"
         elif isinstance(item, PresetLine):
             self.command = f"ftui train --preset {item.key}" + ("" if item.brings_rows else " --data FILE")
+        self._detail()
         self.refresh_bindings()
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:

@@ -34,7 +34,7 @@ class SourceLine(Struct, frozen=True):
     detail: str
 
     def line(self, width: int) -> Content:
-        title = min(40, width // 2)
+        title = min(40, width * 2 // 5)
         return Content.assemble(pad(self.title, title), "  ", (shorten(self.detail, width - title - 2), FAINT))
 
 
@@ -57,7 +57,7 @@ def offers(folder: Path) -> list[SourceLine]:
             lines.append(SourceLine(source, safe(Path(source).name), f"of the run {safe(directory.title(run))}"))
     for preset in presets():
         if preset.brings_rows:
-            lines.append(SourceLine(f"preset:{preset.key}", preset.title, f"preset: {preset.summary}"))
+            lines.append(SourceLine(f"preset:{preset.key}", preset.title, f"preset, {preset.summary}"))
     return [*lines, SourceLine(ANOTHER, "Another file …", "json, jsonl, csv, tsv, parquet or txt")]
 
 
