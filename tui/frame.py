@@ -13,7 +13,9 @@ A screen subclasses `Frame`, gives `body()`, and sets `heading` and `command` as
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 
 from rich.cells import cell_len
 from textual.app import ComposeResult
@@ -25,6 +27,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Static
 from textual.widgets._footer import FooterKey
+from textual.worker import get_current_worker
 
 from engine.errors import FtuiError
 from engine.text import safe, shorten
@@ -43,6 +46,7 @@ FOCUS, GOOD, WARN, BAD, BASE, TUNED, FAINT = (
     "$faint",
 )
 
+T = TypeVar("T")
 Level = Literal["note", "good", "warning", "bad"]
 MARKS: dict[str, tuple[str, str]] = {"note": ("·", ""), "good": ("✓", GOOD), "warning": ("!", WARN), "bad": ("✗", BAD)}
 MODE_KEYS: tuple[tuple[str, str, str], ...] = (  # key, mode, word
@@ -201,6 +205,27 @@ class Frame(Screen[None]):
             self.notice("\n  ".join(error.lines()), "bad")
         else:
             self.notice(f"{type(error).__name__}: {error}", "bad")
+
+    def in_thread(
+        self, work: Callable[[], T], done: Callable[[T], object], *, group: str = "read", exclusive: bool = False
+    ) -> None:
+        """Do `work` in a thread and give its result to `done` here. What goes wrong is said in the notice line.
+
+        exclusive  a later call of the same group makes this one's result void
+        Nothing arrives on a screen that was left for good in the meantime.
+        """
+
+        def run() -> None:
+            worker = get_current_worker()
+            arrive: Callable[[], object]
+            try:
+                arrive = partial(done, work())
+            except Exception as problem:  # whatever it is, it must not take the screen away from the person
+                arrive = partial(self.error, problem)
+            if not worker.is_cancelled:
+                self.app.call_from_thread(lambda: self.is_attached and arrive())
+
+        self.run_worker(run, thread=True, group=group, exclusive=exclusive)
 
     def action_back(self) -> None:
         """Escape: one screen back where there is one, else home."""

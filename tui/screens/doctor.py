@@ -62,13 +62,13 @@ class DoctorScreen(Frame):
 
     def action_look(self) -> None:
         self.query_one("#verdict", Static).update(Content.styled("looking, a few seconds …", FAINT))
-        self.run_worker(self._read, thread=True, exclusive=True)
 
-    def _read(self) -> None:
-        from engine import doctor
+        def read() -> list[Check]:
+            from engine import doctor
 
-        checks = doctor.report()
-        self.app.call_from_thread(self._show, checks)
+            return doctor.report()
+
+        self.in_thread(read, self._show, exclusive=True)
 
     def _show(self, checks: list[Check]) -> None:
         lines = [

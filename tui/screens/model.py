@@ -80,20 +80,14 @@ class ModelScreen(Step):
 
     def on_mount(self) -> None:
         self.query_one("#models").focus()
-        self.run_worker(self._read, thread=True)
+        self.in_thread(known, self._show)
 
-    def _read(self) -> None:
-        from engine.models import sources
-
-        known = [ModelLine(m.source, safe(m.title), safe(m.where), m.parameters) for m in sources.known()]
-        self.app.call_from_thread(self._show, known)
-
-    def _show(self, known: list[ModelLine]) -> None:
+    def _show(self, models: list[ModelLine]) -> None:
         rows = self.query_one("#models", Rows)
         chosen = self.wizard.choice.model if self.wizard.choice else "starter"
-        if chosen not in [line.key for line in known]:
-            known.append(ModelLine(chosen, safe(chosen), "chosen before", None))
-        rows.show([*known, AnotherLine()])
+        if chosen not in [line.key for line in models]:
+            models.append(ModelLine(chosen, safe(chosen), "chosen before", None))
+        rows.show([*models, AnotherLine()])
         rows.put_cursor(chosen)
 
     # facts of the model under the cursor ---------------------------------------------------------------------------
@@ -102,21 +96,10 @@ class ModelScreen(Step):
         if event.item.key == ANOTHER:
             self.query_one("#facts", Static).update(Content.styled("Press enter and name it.", FAINT))
         else:
-            self.run_worker(lambda: self._read_facts(event.item.key), thread=True, group="facts", exclusive=True)
-
-    def _read_facts(self, source: str) -> None:
-        from engine.models import facts, sources
-
-        folder = sources.local(source)
-        try:
-            words = (
-                describe(facts.read(folder))
-                if folder
-                else Content.styled("It is fetched when you go on; what it is can be read then.", FAINT)
+            source = event.item.key
+            self.in_thread(
+                lambda: facts_of(source), lambda words: self._show_facts(source, words), group="facts", exclusive=True
             )
-        except FtuiError as error:
-            words = Content.styled("✗ " + safe("\n".join(error.lines()), newlines=True), BAD)
-        self.app.call_from_thread(self._show_facts, source, words)
 
     def _show_facts(self, source: str, words: Content) -> None:
         rows = self.query_one("#models", Rows)
@@ -145,6 +128,13 @@ class ModelScreen(Step):
         self.go("data")
 
 
+def known() -> list[ModelLine]:
+    """The models that can be offered without asking anybody."""
+    from engine.models import sources
+
+    return [ModelLine(m.source, safe(m.title), safe(m.where), m.parameters) for m in sources.known()]
+
+
 def named(source: str) -> str:
     """A model's name as typed, checked as far as can be done at once. Raises FtuiError saying what is wrong."""
     from engine.models import sources
@@ -160,6 +150,19 @@ def named(source: str) -> str:
     if kind == "folder" and sources.local(source) is None:
         raise FtuiError(Exit.MODEL_MISSING, "no config.json in this folder")
     return source
+
+
+def facts_of(source: str) -> Content:
+    """What the model is, in words; why it cannot be read where that is so."""
+    from engine.models import facts, sources
+
+    folder = sources.local(source)
+    if folder is None:
+        return Content.styled("It is fetched when you go on; what it is can be read then.", FAINT)
+    try:
+        return describe(facts.read(folder))
+    except FtuiError as error:
+        return Content.styled("✗ " + safe("\n".join(error.lines()), newlines=True), BAD)
 
 
 def describe(facts: ModelFacts) -> Content:

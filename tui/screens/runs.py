@@ -11,7 +11,6 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Input, Rule, Static
 
-from engine.errors import FtuiError
 from tui.frame import FAINT, Frame
 from tui.listing import Columns, Listing, PresetLine, RunLine, presets
 from tui.rows import GUTTER, Rows
@@ -72,7 +71,7 @@ class RunsScreen(Frame):
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
         self.query_one("#columns").display = False
-        self.run_worker(self._read_presets, thread=True)
+        self.in_thread(presets, self.query_one("#presets", Rows).show)
         self.poll()
         self.set_interval(1, self.poll)
 
@@ -85,18 +84,13 @@ class RunsScreen(Frame):
         """Read the runs in a thread, unless that is going on or nobody looks."""
         if not self._reading and self.is_current:
             self._reading = True
-            self.run_worker(self._read, thread=True, group="listing")
+            self.in_thread(self._read, self.show_runs, group="listing")
 
-    def _read(self) -> None:
+    def _read(self) -> list[RunLine]:
         try:
-            lines = self.listing.read(now())
+            return self.listing.read(now())
         finally:
             self._reading = False
-        self.app.call_from_thread(self.show_runs, lines)
-
-    def _read_presets(self) -> None:
-        lines = presets()
-        self.app.call_from_thread(self.query_one("#presets", Rows).show, lines)
 
     def show_runs(self, lines: list[RunLine]) -> None:
         """Show what was read; draws only what changed."""
@@ -227,15 +221,7 @@ class RunsScreen(Frame):
         if run is None:
             return
 
-        def work() -> None:
-            try:
-                act(run)
-            except (FtuiError, OSError) as error:
-                self.app.call_from_thread(self.error, error)
-            else:
-                self.app.call_from_thread(self.notice, done, "good")
-
-        self.run_worker(work, thread=True, group="control")
+        self.in_thread(lambda: act(run), lambda _: self.notice(done, "good"), group="control")
 
     # filter -----------------------------------------------------------------------------------------------------
 

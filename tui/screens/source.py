@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,9 +44,12 @@ def offers(folder: Path) -> list[SourceLine]:
     from engine.runs import directory
 
     lines = []
-    here = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    for path in here[:MOST_FILES]:
-        lines.append(SourceLine(str(path), safe(path.name), f"{size(path.stat().st_size)}, in this folder"))
+    with suppress(OSError):  # the folder may be gone or closed to us; a path can still be typed
+        here = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        for path in here[:MOST_FILES]:
+            lines.append(
+                SourceLine(str(path.absolute()), safe(path.name), f"{size(path.stat().st_size)}, in this folder")
+            )
     seen = {line.key for line in lines}
     for run in directory.all_runs()[:20]:
         try:
@@ -87,14 +91,7 @@ class SourceScreen(Step):
         )
         self.query_one("#which", Static).update(Content.styled(words, FAINT))
         self.query_one("#sources").focus()
-        self.run_worker(self._read, thread=True)
-
-    def _read(self) -> None:
-        try:
-            lines = offers(Path.cwd())
-        except OSError:  # the folder is gone or closed to us; a path can still be typed
-            lines = [SourceLine(ANOTHER, "Another file …", "")]
-        self.app.call_from_thread(self.query_one("#sources", Rows).show, lines)
+        self.in_thread(lambda: offers(Path()), self.query_one("#sources", Rows).show)
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
         if event.item.key == ANOTHER:
