@@ -149,7 +149,9 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
     try:
         return msgspec.convert(yaml.safe_load(text), Recipe)
     except msgspec.ValidationError as error:
-        raise FtuiError(Exit.RECIPE_INVALID, str(error), where, "mend the field, or make it anew with `ftui plan`") from None
+        raise FtuiError(
+            Exit.RECIPE_INVALID, str(error), where, "mend the field, or make it anew with `ftui plan`"
+        ) from None
     except yaml.YAMLError as error:
         raise FtuiError(Exit.RECIPE_INVALID, " ".join(str(error).split()), where, "mend the YAML") from None
 

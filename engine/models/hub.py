@@ -49,8 +49,8 @@ def download(repository: str, folder: Path | None, progress: Progress, revision:
 
     Raises FtuiError: MODEL_MISSING (no such model), NETWORK (offline, gated, or no permission), each with its own text.
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub import errors as hub_errors
+    from huggingface_hub import snapshot_download
     from tqdm.auto import tqdm
 
     class Bar(tqdm):
