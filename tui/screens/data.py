@@ -65,7 +65,7 @@ class DataScreen(Step):
         Binding("b", "row(-1)", "Row before", show=False, id="data.row-before"),
         Binding("g", "go_to_row", "Go to row", show=False, id="data.go-to-row"),
         Binding("m", "mapping", "Mapping", id="data.mapping", tooltip="Say how columns become prompt and answer"),
-        Binding("d", "other", "Other rows", show=False, id="data.other", tooltip="Choose other rows"),
+        Binding("d", "other", "Other rows", id="data.other", tooltip="Choose other rows"),
     ]
 
     def __init__(self) -> None:
@@ -105,6 +105,8 @@ class DataScreen(Step):
         draft, problem = self.wizard.draft, self.wizard.error
         for part in ("#columns", "#stats"):
             self.query_one(part).display = draft is not None
+        if draft is None:
+            self.set_focus(None)  # what has the focus is not there to be seen
         error = self.query_one("#error", Static)
         error.display = problem is not None
         summary = self.query_one("#summary", Static)
