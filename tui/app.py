@@ -228,7 +228,7 @@ class FtuiApp(App[None]):
         for _, mode, word in MODE_KEYS:
             yield SystemCommand(word, f"Go to {word}", partial(self.show, mode))
         for node, binding, enabled, _ in screen.active_bindings.values():
-            if enabled and binding.description and node is not self:
+            if enabled and binding.id and not binding.id.startswith("list.") and node is not self:
                 action = partial(self.run_action, binding.action, node)
                 yield SystemCommand(binding.description, binding.tooltip or f"key {binding.key}", action)
         yield SystemCommand("Help", "Explain the focused thing", self.action_help)

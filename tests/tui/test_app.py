@@ -211,3 +211,23 @@ def test_the_machine_in_words() -> None:
     assert words(Hardware(gpus=[card])) == "GPU0 H100 61% 23/80 GB"
     assert words(Hardware(gpus=[card, card])).endswith("+1")
     assert words(Hardware(cores=1, memory_free=3 * 10**9)) == "1 core 3 GB free"
+
+
+async def test_the_palette_offers_modes_and_the_screens_own_keys(machine: Hardware) -> None:
+    FakeRun("mine").whole()
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› ✓ mine" in seen(pilot))
+        names = [command.title for command in app.get_system_commands(app.screen)]
+        assert {"Runs", "Doctor", "New", "Chat", "Help", "Quit"} <= set(names)
+        assert "Move" not in names and "Up" not in names
+        await pilot.press("ctrl+p")
+        await pilot.press(*"light", "enter")
+        await until(pilot, lambda: app.theme == "ftui-light")
+
+
+async def test_a_key_pressed_before_the_runs_are_read_is_not_lost(machine: Hardware) -> None:
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.simulate_key("2")
+        await until(pilot, lambda: app.mode_name == "new")

@@ -225,3 +225,49 @@ def test_the_command_says_every_choice_and_quotes_it() -> None:
     ).endswith(  # type: ignore[arg-type]
         "--skip-bad-rows"
     )
+
+
+async def test_a_preset_without_rows_asks_for_them_and_keeps_its_settings(tiny_starter: Path) -> None:
+    rows(Path("mine.jsonl"))
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("end")
+        await until(pilot, lambda: "› Instructions" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: "› mine.jsonl" in seen(pilot))
+        assert "The preset instructions brings none." in seen(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        assert app.wizard.choice is not None and app.wizard.choice.preset == "instructions"
+        assert "--preset instructions" in app.screen.command and "--data" in app.screen.command  # type: ignore[attr-defined]
+
+
+async def test_own_rows_in_place_of_a_presets_leave_the_preset(tiny_starter: Path) -> None:
+    rows(Path("mine.jsonl"))
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        await pilot.press("d")
+        await until(pilot, lambda: "as the model sees it" in seen(pilot))
+        await pilot.press("d")
+        await until(pilot, lambda: "› mine.jsonl" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None and app.wizard.draft.choice.data is not None)
+        assert app.wizard.choice is not None and app.wizard.choice.preset is None
+
+
+async def test_what_goes_wrong_in_a_thread_is_said(machine: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.models import sources
+
+    def broken() -> list[Any]:
+        raise PermissionError("no way in")
+
+    monkeypatch.setattr(sources, "known", broken)
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "✗ PermissionError: no way in" in seen(pilot))
+        assert app.is_running

@@ -52,7 +52,8 @@ class RunsScreen(Frame):
         self._reading = False
 
     def body(self) -> ComposeResult:
-        yield Input(placeholder="part of a name, model or state", id="filter")
+        # Disabled while hidden, else it would have the focus until the runs are read, and swallow the first key.
+        yield Input(placeholder="part of a name, model or state", id="filter", disabled=True)
         yield Static("", id="columns", markup=False)
         yield Rows(id="runs", verb="Open")
         yield Static("", id="empty", markup=False)
@@ -228,12 +229,14 @@ class RunsScreen(Frame):
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)
         field.display = True
+        field.disabled = False
         field.focus()
 
     def action_unfilter(self) -> None:
         field = self.query_one("#filter", Input)
         field.value = ""
         field.display = False
+        field.disabled = True
         self.query_one("#runs" if self._all else "#presets").focus()
 
     def on_input_changed(self) -> None:

@@ -116,10 +116,18 @@ class SourceScreen(Step):
         if key.startswith("preset:"):
             choice = msgspec.structs.replace(choice, preset=key.removeprefix("preset:"), data=None)
         else:
-            choice = msgspec.structs.replace(choice, data=key)
+            # Own rows in place of a preset's leave the preset; one that brings none waits for exactly these.
+            preset = None if choice.preset and self._brings_rows(choice.preset) else choice.preset
+            choice = msgspec.structs.replace(choice, preset=preset, data=key)
         # What was said about other rows does not hold for these.
         self.wizard.begin(msgspec.structs.replace(choice, edits={}, name=None, on_bad_row="abort"))
         self.go("data")
+
+    @staticmethod
+    def _brings_rows(preset: str) -> bool:
+        from engine import presets
+
+        return presets.load(preset).data is not None
 
     def before(self) -> str:
         return "model"
