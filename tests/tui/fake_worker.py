@@ -26,6 +26,7 @@ class FakeWorker:
         self.answer = answer
         self.asked: list[dict[str, Any]] = []
         self.hold = threading.Event()
+        self.connected = 0
         self._stopped: set[int] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with address(run.socket_path) as name:
@@ -60,6 +61,7 @@ class FakeWorker:
             with sending:
                 connection.sendall(json.dumps(message).encode() + b"\n")
 
+        self.connected += 1
         try:
             with connection:
                 for line in connection.makefile("rb"):
@@ -73,6 +75,8 @@ class FakeWorker:
                         threading.Thread(target=self._reply, args=(message, send), daemon=True).start()
         except OSError:
             return
+        finally:
+            self.connected -= 1
 
     def _reply(self, message: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
         number, reason = message["id"], "end"

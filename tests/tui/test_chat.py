@@ -232,6 +232,44 @@ async def test_a_worker_that_goes_is_said_and_the_next_question_finds_another(
             assert "out of memory" not in seen(pilot)
 
 
+async def test_a_worker_that_left_between_two_questions_is_replaced_without_a_word(
+    ready: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = [FakeWorker(ready.run, answer)]
+
+    def serve(run: RunDir) -> None:
+        if not ready.run.socket_path.exists():
+            workers.append(FakeWorker(run, answer))
+
+    monkeypatch.setattr(control, "serve", serve)
+    async with FtuiApp("chat", ready.run).run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "Type a question")
+        await ask(pilot, "one")
+        await settled(pilot)
+        workers[0].close()
+        await ask(pilot, "two")
+        await settled(pilot)
+        assert "✗" not in seen(pilot)
+    assert [m["content"] for m in workers[1].asked[0]["messages"]] == ["one", REPLIES["tuned"], "two"]
+    workers[1].close()
+
+
+async def test_elsewhere_the_connection_is_given_up_and_the_talk_is_kept(worker: FakeWorker, ready: FakeRun) -> None:
+    async with FtuiApp("chat", ready.run).run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "Type a question")
+        await ask(pilot, "one")
+        await settled(pilot)
+        await until(pilot, lambda: worker.connected == 1)
+        await pilot.press("escape")
+        await until(pilot, lambda: worker.connected == 0)
+        await pilot.press("4")
+        await shows(pilot, "> one", "made by yuriko")
+        await settled(pilot)
+        await ask(pilot, "two")
+        await settled(pilot)
+    assert [m["content"] for m in worker.asked[-1]["messages"]] == ["one", REPLIES["base"], "two"]
+
+
 async def test_an_empty_question_is_not_sent(worker: FakeWorker, ready: FakeRun) -> None:
     async with FtuiApp("chat", ready.run).run_test(size=(80, 24)) as pilot:
         await shows(pilot, "Type a question")

@@ -19,12 +19,12 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from engine.errors import FtuiError
-from engine.runs import control, directory, status
-from engine.runs.chat import Chat
+from engine.runs import directory, status
 from engine.text import duration, safe, shorten
 from tui.frame import BASE, FAINT, TUNED, Frame
 from tui.widgets.chatlog import GLYPHS, SIDES, ChatLog, Reply, Showing, Turn
-from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, parse
+from tui.widgets.connection import Connection
+from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, how_it_went, parse
 from tui.widgets.prompt import Prompt
 from tui.widgets.readout import model_name
 
@@ -50,6 +50,10 @@ class _Said(Message):
     def __init__(self, task: int, reply: Reply, text: str = "", end: str | None = None) -> None:
         super().__init__()
         self.task, self.reply, self.text, self.end = task, reply, text, end
+
+
+class _Loading(Message):
+    """From a thread: a worker is waited for, which may have to load the model first."""
 
 
 class _Turned(Message):
@@ -91,7 +95,7 @@ class ChatScreen(Frame):
         self.talk = Conversation()
         self.sampling = Sampling()
         self._titles: dict[Side, str] = {}
-        self._chat: Chat | None = None
+        self._line = Connection(run, lambda: self.post_message(_Loading()))
         self._speaking = threading.Lock()  # one thread at a time reads from the socket
         self._asked = 0  # what is asked now has this number; pieces of earlier answers are dropped
         self._busy = False
@@ -112,9 +116,8 @@ class ChatScreen(Frame):
         self._introduce()
         self.query_one("#prompt", Prompt).focus()
         self._show_parts()
-        self._since = monotonic()
         self.set_interval(1, self._show_wait)
-        self._in_thread(lambda task: self._connect())
+        self._get_ready()
 
     def _introduce(self) -> None:
         self.command = f"ftui chat {directory.handle(self.run)}"
@@ -145,29 +148,15 @@ class ChatScreen(Frame):
         threading.Thread(target=guarded, daemon=True, name="ftui-chat").start()
         self.refresh_bindings()
 
-    def _connect(self) -> Chat:
-        if self._chat is None:
-            control.serve(self.run)
-            self._chat = Chat(self.run)
-        return self._chat
-
     def _answer(self, task: int, asked: list[tuple[Side, Reply, list[dict[str, str]]]], how: Sampling) -> None:
         """Ask one side after the other; there is one model, and it answers one question at a time."""
         for side, reply, messages in asked:
             if task != self._asked:
                 return
-            chat = self._connect()
-            answer = chat.ask(
-                messages,
-                which=side,
-                temperature=how.temperature,
-                top_p=how.top_p,
-                max_tokens=how.length,
-                seed=how.seed,
-            )
+            answer = self._line.answer(messages, side, how)
             with contextlib.closing(answer):  # type: ignore[type-var]
                 for piece in answer:
-                    end = _note(piece.reason, piece.tokens, piece.seconds, how) if piece.done else None
+                    end = how_it_went(piece.reason, piece.tokens, piece.seconds, how) if piece.done else None
                     self.post_message(_Said(task, reply, piece.text, end))
                     if task != self._asked:
                         return
@@ -183,6 +172,13 @@ class ChatScreen(Frame):
             await event.reply.finish(event.end)
         self.query_one(ChatLog).follow()
 
+    def on__loading(self) -> None:
+        self._since = monotonic()
+        turns = self.query_one(ChatLog).turns
+        for reply in turns[-1].replies.values() if turns else ():
+            if reply.waiting and not reply.text:
+                reply.note("loading the model…")
+
     async def on__turned(self, event: _Turned) -> None:
         if event.task != self._asked:
             return
@@ -191,7 +187,7 @@ class ChatScreen(Frame):
         if event.error is None:
             self.notice("")
         else:
-            self._hang_up()
+            self._line.hang_up()
             self.error(event.error)
             await self._settle("no answer")
         self.refresh_bindings()
@@ -203,14 +199,24 @@ class ChatScreen(Frame):
             if reply.waiting:
                 await reply.finish(note)
 
-    def _hang_up(self) -> None:
-        chat, self._chat = self._chat, None
-        if chat is not None:
-            chat.close()
+    def _get_ready(self) -> None:
+        """Have the model loaded while the person reads or types."""
+        self._since = monotonic()
+        self._show_wait()
+        self._in_thread(lambda task: self._line.open())
+
+    def on_screen_resume(self) -> None:
+        if not self._line.stands and not self._busy:
+            self._get_ready()
+
+    def on_screen_suspend(self) -> None:
+        """Elsewhere the memory may be wanted: a worker ends some time after nobody is connected."""
+        if not self._busy:
+            self._line.hang_up()
 
     def on_unmount(self) -> None:
         self._asked += 1
-        self._hang_up()
+        self._line.hang_up()
 
     # what is shown ----------------------------------------------------------------------------------------------
 
@@ -256,7 +262,7 @@ class ChatScreen(Frame):
             waited = monotonic() - self._since
             words = "● loading the model…" + (f"  {duration(waited)}" if waited >= 2 else "")
             empty.update(Content.assemble((words, FAINT), ("\n  You can type already.", FAINT)))
-        elif self._chat is not None:
+        elif self._line.stands:
             empty.update(Content.styled("Type a question and press enter: both models answer it.", FAINT))
         else:
             empty.update(
@@ -289,7 +295,7 @@ class ChatScreen(Frame):
 
     async def _ask(self, question: str) -> None:
         if not question:
-            if self._chat is None and not self._busy:
+            if not self._line.stands and not self._busy:
                 await self.action_again()
             return
         if self._answering:
@@ -318,7 +324,7 @@ class ChatScreen(Frame):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "again":
-            return not self._busy and (bool(self.talk.exchanges) or self._chat is None)
+            return not self._busy and (bool(self.talk.exchanges) or not self._line.stands)
         if action in ("stop", "back"):
             return (action == "stop") == (self.entry == "ask" and self._answering)
         return True
@@ -333,9 +339,7 @@ class ChatScreen(Frame):
         if turns:
             await self._request(turns[-1])
         else:
-            self._since = monotonic()
-            self._show_wait()
-            self._in_thread(lambda task: self._connect())
+            self._get_ready()
 
     @property
     def _answering(self) -> bool:
@@ -344,9 +348,7 @@ class ChatScreen(Frame):
     async def action_stop(self) -> None:
         self._asked += 1
         self._busy = False
-        if self._chat is not None:
-            with contextlib.suppress(FtuiError):
-                self._chat.stop()
+        self._line.stop()
         await self._settle("stopped")
         self.refresh_bindings()
 
@@ -385,15 +387,3 @@ class ChatScreen(Frame):
         self._draft = ""
         self.entry = "ask"
         self._show_parts()
-
-
-def _note(reason: str, tokens: int, seconds: float, how: Sampling) -> str:
-    """How an answer went: "31 tokens, 14 a second"."""
-    parts = [f"{tokens} token{'s' if tokens != 1 else ''}"]
-    if seconds > 0 and tokens:
-        parts.append(f"{tokens / seconds:.0f} tokens/s")
-    if reason == "length":
-        parts.append(f"cut at {how.length}")
-    elif reason == "stopped":
-        parts.append("stopped")
-    return ", ".join(parts)

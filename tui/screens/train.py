@@ -213,7 +213,9 @@ class TrainScreen(Frame):
             case "resume":
                 return self._state in ("stopped", "failed", "lost")
             case "chat":
-                return self.view.result is not None or (self._ended and bool(self.view.checkpoints))
+                # While it trains the worker answers between two steps.
+                kept = self.view.result is not None or bool(self.view.checkpoints)
+                return kept if self._ended else bool(len(self.view.steps))
             case "export":
                 return self.view.result is not None and self._ended
             case "axis":

@@ -87,3 +87,15 @@ def parse(line: str, now: Sampling) -> Sampling:
             raise ValueError(rule)
         changes[name] = number
     return msgspec.structs.replace(now, **changes)
+
+
+def how_it_went(reason: str, tokens: int, seconds: float, how: Sampling) -> str:
+    """The line below an answer: "31 tokens, 14 tokens/s"."""
+    parts = [f"{tokens} token{'s' if tokens != 1 else ''}"]
+    if seconds > 0 and tokens:
+        parts.append(f"{tokens / seconds:.0f} tokens/s")
+    if reason == "length":
+        parts.append(f"cut at {how.length}")
+    elif reason == "stopped":
+        parts.append("stopped")
+    return ", ".join(parts)

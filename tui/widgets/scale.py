@@ -142,6 +142,7 @@ def spans(steps: Sequence[float], high: float, dots: int) -> list[tuple[int, int
 
 def extremes(values: Sequence[float]) -> tuple[float, float] | None:
     """Smallest and largest finite value, or None if there is none. C speed unless something is not finite."""
+    values = list(values)  # an array would make its floats anew for each of the three passes
     if math.isfinite(sum(values)):
         return min(values), max(values)
     finite = [value for value in values if math.isfinite(value)]
@@ -159,7 +160,7 @@ def buckets(steps: Sequence[float], values: Sequence[float], high: float, dots: 
 
 
 def thin(
-    steps: Sequence[float], values: Sequence[float], high: float, cells: int = 4096
+    steps: Sequence[float], values: Sequence[float], high: float, cells: int = 1024
 ) -> tuple[Sequence[float], Sequence[float]]:
     """A long series reduced to the extremes of `cells` equal parts of the x axis; a short one as it is.
 
