@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 GLYPHS = {"ready": ("✓", GOOD), "failed": ("!", BAD), "lost": ("!", BAD), "stopped": ("■", WARN)}
 ALIVE = ("●", FOCUS)
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
+# States that last before and after training, in words that fit the column.
+STATES = {"preparing": "starting", "tokenizing": "counting", "evaluating": "checking"}
 SPARK_POINTS = 64  # losses kept for the little curve; more than any column is wide
 
 
@@ -99,7 +101,7 @@ class RunLine(Struct, frozen=True):
 
         columns = Columns.of(width)
         glyph, colour = ALIVE if self.alive else GLYPHS.get(self.state, ("·", FAINT))
-        step = f"{self.step}/{self.total}" if self.step else self.state
+        step = f"{self.step}/{self.total}" if self.step else STATES.get(self.state, self.state)
         left = Content.assemble(
             (glyph, colour),
             f" {pad(self.name, columns.run)}  ",

@@ -44,6 +44,15 @@ def test_a_line_says_how_a_run_stands() -> None:
     assert broken.startswith("! broken") and "out of memory" in broken
 
 
+def test_every_state_has_a_word_that_fits_the_step_column() -> None:
+    from typing import get_args
+
+    from engine.runs.events import StateName
+    from tui.listing import STATES
+
+    assert all(len(STATES.get(state, state)) <= Columns.of(75).step for state in get_args(StateName))
+
+
 def test_every_line_fits_its_width() -> None:
     FakeRun("a" * 70).whole()
     for line in Listing().read(T0):
