@@ -32,7 +32,8 @@ def run(job: Job, linger: float, first: float) -> int:
             from engine.worker import train
 
             service.open()
-            train.run(now, options.get("resume"), job.attempt, service)
+            if not train.run(now, options.get("resume"), job.attempt, service):
+                return 0  # who stops a run wants the memory back
         elif kind == "serve":
             from engine.worker import answer, build
 
@@ -46,8 +47,7 @@ def run(job: Job, linger: float, first: float) -> int:
             export.run(now, options["kind"], target, options.get("shard_size") or "5GB")
             return 0
         status["state"] = "ready"
-        if now.model is not None and (kind == "serve" or linger):
-            service.serve(linger, first if kind == "serve" else 0.0)
+        service.serve(linger, first if kind == "serve" else 0.0)
         return 0
     except BaseException as error:
         from engine.worker import failures

@@ -21,8 +21,8 @@ from engine.worker.service import Service
 from engine.worker.session import Session
 
 
-def run(now: Session, resume: str | None, attempt: int, service: Service) -> None:
-    """Train until the end, a plateau, or a stop; leave a checkpoint, a result and the comparison.
+def run(now: Session, resume: str | None, attempt: int, service: Service) -> bool:
+    """Train until the end, a plateau, or a stop; leave a checkpoint, a result and the comparison. False if stopped.
 
     resume   a checkpoint's path below the run directory, or None to begin anew
     attempt  which attempt of the run this is, from 1 on
@@ -34,14 +34,14 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> Non
     if split.masked:
         now.journal.write(Note(text=f"{split.masked} rows left out: cut before their answer begins"))
     if _stopped(now):
-        return
+        return False
     now.enter("loading", recipe.model.source)
     set_seed(settings.seed)  # the adapter's first weights are random
     now.model = build.for_training(recipe, now.folder)
     total, trained = build.sizes(now.model)
     before = _answers_before(now)
     if _stopped(now):
-        return
+        return False
 
     from_step = int(Path(resume).name.removeprefix("step-")) if resume else 0
     training = trainer.JournalTrainer(
@@ -100,7 +100,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> Non
     if stopped:
         where.stop_path.unlink(missing_ok=True)
         now.enter("stopped", f"at step {reached} of {training.state.max_steps}")
-        return
+        return False
     if before:
         now.enter("evaluating")
         after = evaluate.ask(now)
@@ -110,6 +110,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> Non
             paths.write_private(where.evaluation_path, _json(outcome))
         where.stop_path.unlink(missing_ok=True)  # everything is saved: there is nothing left to stop
     now.enter("ready")
+    return True
 
 
 def _tokens_at(where: RunDir, step: int) -> int:
