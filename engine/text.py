@@ -74,3 +74,15 @@ def ago(seconds: float) -> str:
         if seconds >= scale:
             return f"{int(seconds // scale)} {unit} ago"
     return "now"
+
+
+def number(value: object) -> str:
+    """A setting's value as a person reads it: 1e-3 and not 0.001, 5 and not 5.0, yes and not True."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value and abs(value) < 0.01:
+            mantissa, exponent = f"{value:.6e}".split("e")
+            return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return f"{value:g}"
+    return str(value)

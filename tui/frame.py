@@ -77,7 +77,7 @@ class Header(Static):
         heading = frame.heading if isinstance(frame.heading, Content) else Content.styled(safe(frame.heading), "bold")
         room = width - cell_len(machine) - 2
         if heading.cell_length > room:  # what the person does outranks what the machine does
-            machine = shorten(machine, max(0, width - heading.cell_length - 2))
+            machine = ""
         space = " " * max(1, width - heading.cell_length - cell_len(machine))
         self.update(heading + Content(space) + Content.styled(machine, FAINT))
 

@@ -227,6 +227,8 @@ class Listing:
         return lines
 
     def _line(self, run: RunDir, status: Status, now: float) -> RunLine:
+        from engine.models import sources
+
         alive = not status.ended
         method = METHODS.get(status.method, status.method or "")
         if status.method in ("lora", "qlora"):
@@ -239,7 +241,7 @@ class Listing:
             name=safe(status.name),
             state=status.state,
             alive=alive,
-            model=safe(_model(status.model)),
+            model=safe(sources.short_name(status.model)),
             method=safe(method),
             step=status.step or 0,
             total=status.total_steps or 0,
@@ -260,12 +262,6 @@ class Listing:
         view.fold(reader.poll())
         values = list(view.steps.loss)
         return tuple(values[:: max(1, len(values) // SPARK_POINTS)])
-
-
-def _model(source: str) -> str:
-    """A model in as few letters as tell it: the last part of a path or hub id."""
-    name = source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
-    return "SmolLM2-135M" if name == "starter" else name.removesuffix("-Instruct")
 
 
 def _broken(key: str, error: Exception) -> RunLine:

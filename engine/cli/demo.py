@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.cli import options as shared
 from engine.cli import show
+from engine.text import number
 
 if TYPE_CHECKING:
     from engine.draft import Draft
@@ -43,5 +44,5 @@ def _introduce(draft: Draft) -> None:
     show.say(f"{draft.facts.name} becomes {values.get('name', '?')}, made by {values.get('author', '?')}", "bold")
     show.say(draft.plan.sentence)
     chosen = [a for a in draft.plan.advice if a.field in _SHOWN]
-    rows = [(a.field, show.number(getattr(draft.plan.settings, a.field)), a.reason, a.source) for a in chosen]
+    rows = [(a.field, number(getattr(draft.plan.settings, a.field)), a.reason, a.source) for a in chosen]
     show.console().print(show.table(("setting", "value", "why", "source"), rows, right=("value",), wrap="why"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cli import options as shared
 from engine.cli import show
-from engine.text import duration, size
+from engine.text import duration, number, size
 
 if TYPE_CHECKING:
     from engine.advice import Advice
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def show_plan(draft: Draft) -> None:
     plan = draft.plan
     show.say(plan.sentence, "bold")
-    rows = [(a.field, show.number(getattr(plan.settings, a.field)), *_why(draft, a)) for a in plan.advice]
+    rows = [(a.field, number(getattr(plan.settings, a.field)), *_why(draft, a)) for a in plan.advice]
     show.console().print(show.table(("field", "value", "why", "source"), rows, right=("value",), wrap="why"))
     show_memory(draft)
     time = duration(plan.seconds) if plan.seconds is not None else "not known"
@@ -86,14 +86,14 @@ def verdict(draft: Draft) -> str:
 
 def explain(advice: Advice, draft: Draft) -> None:
     reason, source = _why(draft, advice)
-    show.say(f"{advice.field} {show.number(getattr(draft.plan.settings, advice.field))}", "bold")
+    show.say(f"{advice.field} {number(getattr(draft.plan.settings, advice.field))}", "bold")
     show.say(f"{reason}")
     if advice.field in draft.plan.edits:
-        show.say(f"advised {show.number(advice.value)}: {advice.reason} ({advice.source})")
+        show.say(f"advised {number(advice.value)}: {advice.reason} ({advice.source})")
     else:
         show.say(f"source: {source}, confidence {advice.confidence}", "dim")
     for other in advice.alternatives:
-        show.say(f"  {show.number(other.value):>10}  {other.effect}")
+        show.say(f"  {number(other.value):>10}  {other.effect}")
     show.say(f"change it with --edit {advice.field}=VALUE", "dim")
 
 
@@ -113,7 +113,7 @@ def document(draft: Draft) -> dict[str, Any]:
 def _why(draft: Draft, advice: Advice) -> tuple[str, str]:
     """Reason and source of the value that holds: the person's own where they changed it."""
     if advice.field in draft.plan.edits and draft.plan.edits[advice.field] != advice.value:
-        return f"you set it; advised {show.number(advice.value)}", "you"
+        return f"you set it; advised {number(advice.value)}", "you"
     return advice.reason, advice.source
 
 

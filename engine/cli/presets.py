@@ -6,6 +6,7 @@ import argparse
 
 from engine.cli import options as shared
 from engine.cli import show
+from engine.text import number
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     for name, value in preset.values.items():
         show.say(f"  --set {name}={value}")
     for name, value in preset.settings.items():
-        show.say(f"  {name} {show.number(value)}")
+        show.say(f"  {name} {number(value)}")
     for m in preset.measured:
         show.say(f"measured {m.date}: {m.model} on {m.hardware}, {m.steps} steps in {m.seconds:.0f} s", "dim")
     return 0

@@ -37,10 +37,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(one: Status) -> list[object]:
+    from engine.models import sources
+
     glyph, colour = GLYPHS.get(one.state, ("●", "cyan"))
     state = one.state + (f": {one.detail}" if one.detail else "")
     step = f"{one.step}/{one.total_steps}" if one.total_steps else ""
     loss = f"{one.loss:.2f}" if one.loss is not None else ""
-    model = one.model.rstrip("/").rpartition("/")[2]
     when = ago(time.time() - one.updated) if one.updated else ""
-    return [show.styled(glyph, colour), one.name, show.styled(state, colour), model, one.method, step, loss, when]
+    return [
+        show.styled(glyph, colour),
+        one.name,
+        show.styled(state, colour),
+        sources.short_name(one.model),
+        one.method,
+        step,
+        loss,
+        when,
+    ]

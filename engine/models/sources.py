@@ -39,6 +39,12 @@ def kind(source: str) -> Kind:
     return "hub"
 
 
+def short_name(source: str) -> str:
+    """A model in as few letters as tell it: the last part of a path or hub id."""
+    name = "SmolLM2-135M" if source == "starter" else source.rstrip("/").rpartition("/")[2]
+    return name.removesuffix(".gguf").removesuffix("-Instruct") or source
+
+
 def local(source: str, revision: str | None = None) -> Path | None:
     """The folder of `source` if it needs neither fetching nor converting, else None. Touches no network."""
     match kind(source):

@@ -65,7 +65,7 @@ def test_train(snap_compare: Any, kind: str, size: tuple[int, int]) -> None:
     words = {"loading": "55 of 91 rows", "failed": "halve", "stopped": "is kept", "ready": "identity 0 → 9"}
 
     async def before(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: words.get(kind, "step 96/115") in seen(pilot) and "cores" in seen(pilot))
+        await until(pilot, lambda: words.get(kind, "step 96/115") in seen(pilot) and bool(pilot.app.machine))
         if kind == "log-axis":
             await pilot.press("y")
         if kind in ("ready", "failed", "stopped"):
@@ -83,7 +83,7 @@ def test_chat(snap_compare: Any, kind: str, size: tuple[int, int]) -> None:
         return ANSWERS[side].split(" ")[:1] + [" " + word for word in ANSWERS[side].split(" ")[1:]]
 
     async def before(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "Type a question" in seen(pilot) and "cores" in seen(pilot))
+        await until(pilot, lambda: "Type a question" in seen(pilot) and bool(pilot.app.machine))
         screen = pilot.app.screen
         assert isinstance(screen, ChatScreen)
         prompt = screen.query_one(Prompt)
@@ -113,7 +113,7 @@ def test_export(snap_compare: Any, kind: str, size: tuple[int, int]) -> None:
         fake.event(Exported(kind="merged", path="/srv/models/congyu-merged", difference=3.1e-5))
 
     async def before(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "./congyu-adapter" in seen(pilot) and "cores" in seen(pilot))
+        await until(pilot, lambda: "./congyu-adapter" in seen(pilot) and bool(pilot.app.machine))
         if kind == "form":
             await pilot.press("down")
             await until(pilot, lambda: "--merged" in seen(pilot))

@@ -19,6 +19,7 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from engine.errors import FtuiError
+from engine.models.sources import short_name
 from engine.runs import directory, status
 from engine.text import duration, safe, shorten
 from tui.frame import BASE, FAINT, TUNED, Frame
@@ -26,7 +27,6 @@ from tui.widgets.chatlog import GLYPHS, SIDES, ChatLog, Reply, Showing, Turn
 from tui.widgets.connection import Connection
 from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, how_it_went, parse
 from tui.widgets.prompt import Prompt
-from tui.widgets.readout import model_name
 
 if TYPE_CHECKING:
     from engine.runs.directory import RunDir
@@ -125,7 +125,7 @@ class ChatScreen(Frame):
         step = status.read(self.run).step
         self._titles = {"base": "", "tuned": f"{name}, step {step}" if step else name}
         with contextlib.suppress(FtuiError):
-            self._titles["base"] = model_name(self.run.recipe().model.source)
+            self._titles["base"] = short_name(self.run.recipe().model.source)
         self.heading = Content.assemble((shorten(safe(name), 40), "bold"), "   chat")
 
     # the worker's side: threads ---------------------------------------------------------------------------------

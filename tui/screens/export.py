@@ -25,7 +25,7 @@ from engine.runs.journal import Reader
 from engine.text import safe, shorten, size
 from tui.frame import FAINT, FOCUS, GOOD, Frame
 from tui.widgets.choice import Choice
-from tui.widgets.readout import model_name, rate
+from tui.widgets.readout import rate
 
 if TYPE_CHECKING:
     from engine.runs.directory import RunDir
@@ -98,7 +98,7 @@ class ExportScreen(Frame):
         try:
             recipe = self.run.recipe()
             self._full = recipe.settings.method == "full"
-            source = model_name(recipe.model.source)
+            source = sources.short_name(recipe.model.source)
             base = _bytes(sources.local(recipe.model.source))
         except FtuiError:
             pass  # sizes stay unknown; the export itself will say what is wrong

@@ -10,9 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Rule, Static
 
-from engine.cli.show import number
 from engine.errors import FtuiError
-from engine.text import safe, shorten
+from engine.text import number, safe, shorten
 from tui.ask import Ask
 from tui.frame import BAD, FAINT, FOCUS, WARN, Frame
 from tui.listing import pad

@@ -12,9 +12,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Rule, Static
 
-from engine.cli.show import number
 from engine.errors import FtuiError
-from engine.text import safe
+from engine.text import number, safe
 from tui.ask import Ask
 from tui.frame import BAD, FAINT
 from tui.screens.data import fill_values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from engine.models.sources import short_name
 from engine.recipe import Recipe
 from engine.runs.events import Answer
 from engine.runs.status import Status
@@ -117,17 +118,10 @@ def recipe_lines(recipe: Recipe) -> list[str]:
     s = recipe.settings
     method = {"lora": f"LoRA r{s.rank}", "qlora": f"QLoRA r{s.rank}", "full": "all weights"}[s.method]
     return [
-        f"{model_name(recipe.model.source)}, {method}, on {recipe.data.source}",
+        f"{short_name(recipe.model.source)}, {method}, on {recipe.data.source}",
         f"learning rate {rate(s.learning_rate)}, {s.epochs:g} epochs, {recipe.effective_batch} rows a step, "
         f"{s.max_length} tokens a row, {s.precision}",
     ]
-
-
-def model_name(source: str) -> str:
-    """A model's name as a person says it, from a recipe's source (a hub id, a folder, a file, "starter")."""
-    if source == "starter":
-        return "SmolLM2-135M"
-    return source.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or source
 
 
 def score(answers: list[Answer]) -> tuple[int, int, int]:
