@@ -25,8 +25,6 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # On a machine that others use too, threads that spin while they wait take the cores from whoever has work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warm = os.environ.get("FTUI_WARM_DIR")
