@@ -76,6 +76,12 @@ def base_model(folder: Path, model: Model, settings: Settings, *, quantised: boo
             ) from None
         raise
     loaded.config.use_cache = True
+    if four_bit:
+        # On processors with AVX512-bf16, bitsandbytes 0.50 repacks a layer at its first forward in evaluation mode, and
+        # training on repacked weights gets wrong gradients without a word: one sample before step 1 was enough.
+        for module in loaded.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     return loaded
 
 
