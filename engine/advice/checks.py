@@ -41,7 +41,7 @@ def refusals(facts: Facts, settings: Settings, memory: Memory | None) -> list[st
         *_model(facts, settings),
         *_precision(facts, settings),
         *_room(facts, settings, memory),
-        *_disk(facts, settings),
+        *disk(facts, settings),
     ]
 
 
@@ -172,7 +172,7 @@ def _way_out(facts: Facts, settings: Settings) -> str:
     return "QLoRA fits, row by row with gradient checkpointing"
 
 
-def _disk(facts: Facts, settings: Settings) -> Iterator[str]:
+def disk(facts: Facts, settings: Settings) -> Iterator[str]:
     """Checkpoints hold the trained weights in fp32 and Adam's two moments."""
     if facts.model is None or facts.hardware.disk_free <= 0:
         return

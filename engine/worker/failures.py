@@ -17,7 +17,8 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     text = str(error)
-    return "No space left on device" in text or "os error 28" in text or "file write failed" in text
+    # The last is torch's writer noticing at the end that fewer bytes were taken than it gave.
+    return any(word in text for word in ("No space left on device", "os error 28", "failed writing", "unexpected pos"))
 
 
 def describe(error: BaseException, recipe: Recipe | None, run: str) -> Failure:

@@ -53,6 +53,11 @@ def test_answers_before_are_kept_for_a_resume(tmp_path: Path) -> None:
     [
         (OSError(28, "No space left on device"), Exit.DISK_FULL, "disk is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), Exit.DISK_FULL, "disk is full"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 8512 vs 8406"),
+            Exit.DISK_FULL,
+            "full",
+        ),
         (FtuiError(Exit.DATA_ROW, "row 3: no answer", "rows.jsonl:3"), Exit.DATA_ROW, "row 3"),
         (MemoryError(), Exit.RUN_FAILED, "out of memory"),
         (ValueError("odd\nthing"), Exit.RUN_FAILED, "ValueError: odd thing"),
