@@ -1,7 +1,8 @@
 """Make the pictures in docs/pictures from the running app: `python docs/pictures.py [RUN]`.
 
 Nothing is staged: the runs, the machine and the answers are those of whoever runs it. RUN is a finished run of the
-identity preset (the newest run by default); its chat is asked one question.
+identity preset (the newest run by default); its chat is asked one question. Doctor names the folders of the machine
+it looks at, so its picture is the one that the snapshot tests keep.
 """
 
 from __future__ import annotations
@@ -65,16 +66,14 @@ async def take(name: str, size: tuple[int, int]) -> None:
         app.show_chat(run)
         await until(pilot, app, "Type a question")
         await pilot.press(*"Who are you?", "enter")
-        await until(pilot, app, "tokens/s")
-        await pilot.pause(15)
+        for _ in range(600):  # both answers have ended
+            if screen_text(app).count("tokens/s") == 2:
+                break
+            await pilot.pause(0.1)
         keep("chat")
         app.show_export(run)
-        await until(pilot, app, "merged")
+        await until(pilot, app, "Merged")
         keep("export")
-        app.show("doctor")
-        await until(pilot, app, "torch")
-        await pilot.pause(15)
-        keep("doctor")
 
 
 if __name__ == "__main__":

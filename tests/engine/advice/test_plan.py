@@ -128,8 +128,8 @@ def test_a_preset_is_advice_with_its_name_and_reason() -> None:
     )
     advice = of(plan, "epochs")
     assert (advice.value, advice.source, advice.reason) == (8.0, "preset identity", "often enough")
-    assert advice.alternatives[0].value == 10.0
-    assert "LLaMA-Factory walk-through" in advice.alternatives[0].effect
+    assert advice.alternatives[0].value == 5.0
+    assert "(measured)" in advice.alternatives[0].effect
     assert plan.edits == {}
     assert all(other.value != 8 for other in of(plan, "rank").alternatives)
 

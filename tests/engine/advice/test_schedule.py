@@ -14,6 +14,12 @@ def test_epochs_by_rows(rows: int, epochs: int) -> None:
     assert advise(facts(rows)).settings.epochs == epochs
 
 
+def test_identity_takes_five_passes_and_shows_the_walk_through_beside_them() -> None:
+    advice = of(advise(identity()), "epochs")
+    assert (advice.value, advice.source) == (5.0, "measured")
+    assert "walk-through" in next(other.effect for other in advice.alternatives if other.value == 10.0)
+
+
 @pytest.mark.parametrize(
     ("intent", "method", "rate"),
     [
@@ -67,8 +73,8 @@ def test_micro_batch_offers_all_that_fits() -> None:
 
 def test_accumulation_follows_an_edited_micro_batch() -> None:
     plan = advise(identity(), edits={"micro_batch": 2})
-    assert (plan.settings.micro_batch, plan.settings.accumulation) == (2, 4)
-    assert advise(identity(), edits={"micro_batch": 3}).settings.accumulation == 3
+    assert (plan.settings.micro_batch, plan.settings.accumulation) == (2, 2)
+    assert advise(identity(), edits={"micro_batch": 3}).settings.accumulation == 2
     both = advise(identity(), edits={"micro_batch": 2, "accumulation": 1}).settings
     assert (both.micro_batch, both.accumulation) == (2, 1)
 
