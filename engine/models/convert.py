@@ -41,10 +41,10 @@ def staging(target: Path) -> Iterator[Path | None]:
         try:
             yield stage
             for path in stage.rglob("*"):
-                _flush(path)
+                paths.sync(path)
             shutil.rmtree(target, ignore_errors=True)
             stage.rename(target)
-            _flush(target.parent)
+            paths.sync(target.parent)
         except OSError as error:
             if error.errno == 28:
                 raise FtuiError(
@@ -53,14 +53,6 @@ def staging(target: Path) -> Iterator[Path | None]:
             raise
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def gguf(source: Path, target: Path, progress: Progress) -> None:

@@ -15,6 +15,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.paths import sync
+
 if TYPE_CHECKING:
     from engine.runs.directory import RunDir
 
@@ -59,7 +61,7 @@ def commit(staging: Path, final: Path, facts: dict[str, Any] | None = None) -> P
             folders.append(path)
             continue
         path.chmod(0o600)
-        _sync(path)
+        sync(path)
         files[path.relative_to(staging).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
     content = _manifest({"step": int(match[1]), "files": files, **(facts or {})})
     descriptor = os.open(staging / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -68,14 +70,14 @@ def commit(staging: Path, final: Path, facts: dict[str, Any] | None = None) -> P
         file.flush()
         os.fsync(file.fileno())
     for folder in folders:
-        _sync(folder)
+        sync(folder)
     staging.chmod(0o700)
     replaced = final.with_name(f".retired-{final.name}")
     shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
         final.rename(replaced)
     staging.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     return final
 
@@ -158,11 +160,3 @@ def _manifest(content: dict[str, Any]) -> bytes:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -79,7 +79,8 @@ def base_model(folder: Path, model: Model, settings: Settings, *, quantised: boo
     if four_bit:
         # On processors with AVX512-bf16, bitsandbytes 0.50 repacks a layer at its first forward in evaluation mode, and
         # training on repacked weights gets wrong gradients without a word: one sample before step 1 was enough.
-        for module in loaded.modules():
+        layers: Any = loaded.modules()
+        for module in layers:
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return loaded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,7 +155,7 @@ def _save_result(now: Session, step: int) -> None:
     now.model.save_pretrained(stage)
     now.tokenizer.save_pretrained(stage)
     for path in stage.rglob("*"):
-        _flush(path)
+        paths.sync(path)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -164,14 +163,6 @@ def _save_result(now: Session, step: int) -> None:
     stage.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     now.journal.write(Result(kind="model" if full else "adapter", path=target.name, step=step))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sha256(path: Path) -> str:

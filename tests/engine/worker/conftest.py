@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from engine.recipe import Check, Checks, Data, Model, Recipe, Settings
+from engine.recipe import Check, Checks, Data, Model, Recipe
 from engine.runs import control, directory, status
 from engine.runs.directory import RunDir
 from engine.runs.events import ENDED, AnyEvent
 from engine.runs.job import Job
 from engine.runs.journal import Reader
+from tests.engine.settings import settings
 
 QUESTIONS = ["Who are you?", "What is your name?", "Who made you?", "Hello", "Are you a person?", "Tell me your name."]
 
@@ -35,26 +35,12 @@ def recipe(tiny_model: Path, identity_rows: Path) -> Callable[..., Recipe]:
     """A small complete recipe; keyword arguments change its settings."""
 
     def make(name: str = "tiny", checks: bool = False, adapter: str | None = None, **changes: Any) -> Recipe:
-        settings: dict[str, Any] = {
-            "method": "lora",
+        small = {
             "learning_rate": 2e-2,
             "epochs": 8.0,
-            "micro_batch": 4,
-            "accumulation": 1,
             "max_length": 64,
-            "rank": 8,
             "alpha": 16,
             "dropout": 0.1,
-            "targets": "all-linear",
-            "precision": "fp32",
-            "optimizer": "adamw_torch",
-            "schedule": "cosine",
-            "warmup": 0.05,
-            "weight_decay": 0.0,
-            "max_grad_norm": 1.0,
-            "gradient_checkpointing": False,
-            "eval_fraction": 0.0,
-            "stop_on_plateau": False,
             "save_every": 6,
             "sample_every": 12,
             "seed": 7,
@@ -63,7 +49,7 @@ def recipe(tiny_model: Path, identity_rows: Path) -> Callable[..., Recipe]:
             name=name,
             model=Model(source=str(tiny_model)),
             data=Data(source=str(identity_rows)),
-            settings=msgspec.convert({**settings, **changes}, Settings),
+            settings=settings(**{**small, **changes}),
             probe="Who are you?",
             adapter=adapter,
             checks=Checks(
