@@ -90,7 +90,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     reached = training.state.global_step
     if not (where.checkpoints / checkpoints.name(reached)).exists():
         training._save_checkpoint(now.model, None)  # so that a finished run can be extended
-    stopped = where.stop_path.exists()
+    stopped = where.stop_path.exists() and reached < training.state.max_steps
     now.model.eval()
 
     now.enter("saving")
@@ -107,7 +107,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
             outcome = evaluate.compare(recipe, before, after)
             now.journal.write(outcome)
             paths.write_private(where.evaluation_path, _json(outcome))
-        where.stop_path.unlink(missing_ok=True)  # everything is saved: there is nothing left to stop
+    where.stop_path.unlink(missing_ok=True)  # one that came too late: everything is saved
     now.enter("ready")
     return True
 
