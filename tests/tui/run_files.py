@@ -7,7 +7,9 @@ import math
 import random
 from typing import Any, Literal
 
-from engine.recipe import Checks, Data, Model, Recipe, Settings
+import msgspec
+
+from engine.recipe import Checks, Data, Model, Recipe
 from engine.runs import directory, processes
 from engine.runs.directory import RunDir
 from engine.runs.events import (
@@ -26,33 +28,13 @@ from engine.runs.events import (
     Step,
 )
 from engine.runs.journal import Writer
+from tests.engine.settings import settings
 
 T0 = 1_800_000_000.0  # a day in January 2027
 SECONDS = 1.5  # one optimizer step
 
-SETTINGS = Settings(
-    method="lora",
-    learning_rate=1e-3,
-    epochs=5.0,
-    micro_batch=4,
-    accumulation=1,
-    max_length=256,
-    rank=8,
-    alpha=16,
-    dropout=0.0,
-    targets="all-linear",
-    precision="fp32",
-    optimizer="adamw_torch",
-    schedule="cosine",
-    warmup=0.1,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    gradient_checkpointing=False,
-    eval_fraction=0.05,
-    stop_on_plateau=False,
-    save_every=40,
-    sample_every=40,
-    seed=42,
+SETTINGS = settings(
+    learning_rate=1e-3, epochs=5.0, alpha=16, warmup=0.1, eval_fraction=0.05, save_every=40, sample_every=40
 )
 PROBE = "Who are you?"
 ANSWERS = (
@@ -72,7 +54,7 @@ class FakeRun:
             preset="identity",
             model=Model(source="starter"),
             data=Data(source="preset:identity"),
-            settings=Settings(**{**{f: getattr(SETTINGS, f) for f in SETTINGS.__struct_fields__}, "method": method}),
+            settings=msgspec.structs.replace(SETTINGS, method=method),
             probe=PROBE,
             checks=Checks(),
         )

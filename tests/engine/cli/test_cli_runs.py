@@ -13,35 +13,24 @@ import pytest
 
 from engine.cli import chart, live
 from engine.errors import Exit, FtuiError
-from engine.recipe import Data, Model, Recipe, Settings
+from engine.recipe import Data, Model, Recipe
 from engine.runs import directory, processes
 from engine.runs.directory import RunDir
 from engine.runs.events import Answer, Evaluated, Evaluation, Exported, Failure, Sample, Start, State, Step
 from engine.runs.journal import Writer
 from tests.engine.cli.conftest import Said
+from tests.engine.settings import settings
 
 Ftui = Callable[..., Said]
 
-SETTINGS = Settings(
-    method="lora",
+SETTINGS = settings(
     learning_rate=1e-3,
     epochs=2.0,
     micro_batch=1,
-    accumulation=1,
     max_length=64,
     rank=4,
     alpha=4,
-    dropout=0.0,
-    targets="all-linear",
-    precision="fp32",
-    optimizer="adamw_torch",
-    schedule="cosine",
     warmup=0.0,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    gradient_checkpointing=False,
-    eval_fraction=0.0,
-    stop_on_plateau=False,
     save_every=5,
     sample_every=5,
     seed=1,

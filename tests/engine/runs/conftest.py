@@ -12,39 +12,17 @@ from typing import Any
 
 import pytest
 
-from engine.recipe import Data, Model, Recipe, Settings
+from engine.recipe import Data, Model, Recipe
 from engine.runs import directory, processes, status
 from engine.runs.directory import RunDir
+from tests.engine.settings import settings
 
 HERE = Path(__file__).parent
 
 
 def make_recipe(name: str = "congyu", epochs: float = 2) -> Recipe:
-    settings = Settings(
-        method="lora",
-        learning_rate=1e-3,
-        epochs=epochs,
-        micro_batch=4,
-        accumulation=1,
-        max_length=256,
-        rank=8,
-        alpha=16,
-        dropout=0.0,
-        targets="all-linear",
-        precision="fp32",
-        optimizer="adamw_torch",
-        schedule="cosine",
-        warmup=0.1,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        gradient_checkpointing=False,
-        eval_fraction=0.0,
-        stop_on_plateau=False,
-        save_every=5,
-        sample_every=5,
-        seed=1,
-    )
-    return Recipe(name=name, model=Model(source="starter"), data=Data(source="rows.jsonl"), settings=settings)
+    chosen = settings(learning_rate=1e-3, epochs=epochs, alpha=16, warmup=0.1, save_every=5, sample_every=5, seed=1)
+    return Recipe(name=name, model=Model(source="starter"), data=Data(source="rows.jsonl"), settings=chosen)
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
