@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from engine import hardware, presets
 from engine import recipe as recipes
 from engine.advice import Facts, Plan, advise
+from engine.advice.kinds import Goal
 from engine.data import dataset as datasets_
 from engine.data import findings, lengths, tokenizer
 from engine.errors import Exit, FtuiError
@@ -49,6 +50,9 @@ class Choice(Struct, kw_only=True):
 
     data      a file, "preset:NAME", or None for the rows that the preset brings
     values    what stands in for placeholders; merged over the preset's own values
+    more      other rows to mix in, each "FILE" or "FILE*WEIGHT"
+    columns   role -> column, corrections to what was found
+    goal      what the tuning is for, if the person said so; `deadline` in seconds
     name      the run's name; None makes one from values["name"] or the data file
     edits     settings the person changed, kept apart from advice
     adapter   a folder with an adapter to start from
@@ -56,6 +60,12 @@ class Choice(Struct, kw_only=True):
 
     model: str = "starter"
     data: str | None = None
+    more: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    subset: str | None = None
+    split: str | None = None
+    goal: Goal | None = None
+    deadline: float | None = None
     preset: str | None = None
     values: dict[str, str] = field(default_factory=dict)
     name: str | None = None
@@ -64,7 +74,7 @@ class Choice(Struct, kw_only=True):
     prompt: str | None = None
     completion: str | None = None
     system: str | None = None
-    on_bad_row: Literal["abort", "skip"] = "abort"
+    on_bad_row: Literal["abort", "skip", "repair"] = "abort"
     adapter: str | None = None
 
 

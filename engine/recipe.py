@@ -17,7 +17,9 @@ from msgspec import Meta, Struct, field
 from engine import __version__
 from engine.errors import Exit, FtuiError
 
-Method = Literal["lora", "qlora", "full"]
+Method = Literal["lora", "qlora", "freeze", "full"]
+Stage = Literal["sft", "pretraining", "dpo", "kto", "rl"]
+TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining")  # what the worker can carry out
 Precision = Literal["fp32", "bf16", "fp16"]
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=0.5)]
@@ -31,26 +33,55 @@ class Model(Struct, kw_only=True, forbid_unknown_fields=True):
     trust_remote_code: bool = False
 
 
-class Data(Struct, kw_only=True, forbid_unknown_fields=True):
-    """`source` is a file or "preset:NAME".
+class Source(Struct, kw_only=True, forbid_unknown_fields=True):
+    """One place that rows come from.
 
-    values      what stands in for placeholders: {"name": "Congyu"} fills {{name}}
+    source      a file, a folder of files, "preset:NAME", "hub:OWNER/NAME", or "dataset_info.json:ENTRY"
+    weight      how often its rows count: 2 twice in each epoch, 0.5 a half of them (drawn once, by the seed)
+    columns     role -> column, where a person corrected what was found: {"prompt": "question"}
     prompt      a template over a row's columns ("Summarise:\\n{dialogue}"), for shapes that are not found by themselves
     completion  the same for the answer ("{summary}")
-    system      a system prompt put before every conversation that has none
-    on_bad_row  what to do with a row that cannot be used
+    subset      of a data set on the hub, with `split`
     """
 
     source: str
-    values: dict[str, str] = field(default_factory=dict)
+    weight: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+    columns: dict[str, str] = field(default_factory=dict)
     prompt: str | None = None
     completion: str | None = None
+    subset: str | None = None
+    split: str | None = None
+
+
+class Data(Source, kw_only=True, forbid_unknown_fields=True):
+    """The first source, those that are mixed with it, and what holds for the rows of all.
+
+    more        other sources, mixed in
+    values      what stands in for placeholders: {"name": "Congyu"} fills {{name}}
+    system      a system prompt put before every conversation that has none
+    on_bad_row  what to do with a row that cannot be used: stop, leave it out, or mend it where its meaning is plain
+    """
+
+    more: list[Source] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
     system: str | None = None
-    on_bad_row: Literal["abort", "skip"] = "abort"
+    on_bad_row: Literal["abort", "skip", "repair"] = "abort"
+
+    @property
+    def sources(self) -> list[Source]:
+        """All of them, the first one first."""
+        return [self, *self.more]
 
 
 class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields that the plan decides. Lengths in tokens, batches in rows, rates per optimizer step."""
+    """The fields that the plan decides. Lengths in tokens, batches in rows, rates per optimizer step.
+
+    bits                 the base is packed into, for QLoRA
+    double_quantization  the scales of 4-bit weights are packed too
+    trained_layers       the last layers, which are what freeze tuning trains
+    rope                 how positions are stretched when `max_length` is beyond the model's context
+    beta                 how close DPO and KTO keep to the reference model; None for stages without one
+    """
 
     method: Method
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)]
@@ -74,6 +105,12 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     save_every: Positive  # optimizer steps
     sample_every: Positive  # optimizer steps
     seed: Annotated[int, Meta(ge=0)]
+    bits: Literal[4, 8] = 4
+    double_quantization: bool = True
+    trained_layers: Positive = 2
+    rope: Literal["none", "linear", "dynamic", "yarn"] = "none"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    beta: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
 
 
 class Check(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -98,7 +135,7 @@ class Recipe(Struct, kw_only=True, forbid_unknown_fields=True):
     """
 
     name: str
-    stage: Literal["sft"] = "sft"
+    stage: Stage = "sft"
     preset: str | None = None
     model: Model
     data: Data

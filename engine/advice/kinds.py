@@ -10,9 +10,11 @@ from msgspec import Struct
 from engine.hardware import Hardware
 from engine.models.facts import ModelFacts
 from engine.models.memory import Memory
-from engine.recipe import Settings
+from engine.recipe import Settings, Stage
 
 Confidence = Literal["high", "medium", "low"]
+# What tuning is for. It wins for the first four; facts that change are better looked up (PEFT overview).
+Goal = Literal["persona", "style", "format", "language", "task", "changing facts"]
 # Settings decided so far, by name: the advice, or the person's edit where there is one.
 Values = dict[str, Any]
 
@@ -25,7 +27,14 @@ class Facts(Struct, kw_only=True):
     mean               average tokens a row; 0 where it was not counted
     lengths            tokens of each row, where known: lets an edit of the length say how many rows it cuts
     complex_task       the person says that it takes reasoning, not only style or format
-    seconds_per_token  from a probe on this machine; None before one has run
+    stage              what the columns of the rows allow: "sft", "pretraining" (bare text), "dpo" (pairs), "kto" (ratings),
+                       "rl" (prompts alone)
+    goal               what the tuning is for, where the person said so or it is plain (identity: "persona")
+    deadline           seconds in which it has to be done, where the person said so
+    has_end_token      False when no row's answer ends with an end token
+    trained_rows       rows of which something is trained at `max_length` = infinity; None where not counted
+    overlap            held-out rows that stand in the training rows as well
+    seconds_per_token  for this model on this machine, from a probe or an earlier run; None before one
     """
 
     model: ModelFacts | None
@@ -40,6 +49,12 @@ class Facts(Struct, kw_only=True):
     exact: bool = True
     intent: Literal["identity", "instructions", "text"] = "instructions"
     complex_task: bool = False
+    stage: Stage = "sft"
+    goal: Goal | None = None
+    deadline: float | None = None
+    has_end_token: bool = True
+    trained_rows: int | None = None
+    overlap: int = 0
     seconds_per_token: float | None = None
 
     @property

@@ -83,7 +83,7 @@ def advise(
     memory = need(facts, values)
     refusals = checks.refusals(facts, settings, memory)
     seconds, seconds_source = time.seconds(facts, settings)
-    ordered = [*_FIRST, *(name for name in recipe.SETTING_FIELDS if name not in _FIRST)]
+    ordered = [*_FIRST, *(name for name in recipe.SETTING_FIELDS if name not in _FIRST and name in advice)]
     return Plan(
         advice=[advice[name] for name in ordered],
         edits=edited,

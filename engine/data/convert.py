@@ -34,17 +34,31 @@ _ROLES: dict[str, Role] = {
 }
 
 
-class Message(Struct):
+class Message(Struct, omit_defaults=True):
+    """One turn. `tool_calls` are those of an answer, as OpenAI writes them: [{"name": …, "arguments": {…}}]."""
+
     role: Role
     content: str
+    tool_calls: list[dict[str, Any]] | None = None
 
 
-class Example(Struct):
-    """One row made ready: a conversation, or plain `text`; the other is None. `row` counts from 1 in its file."""
+class Example(Struct, omit_defaults=True):
+    """One row made ready. `row` counts from 1 through all sources of the data set, unusable rows included.
+
+    messages  a conversation; for preferences what both answers reply to; None for plain text
+    text      plain text, else None
+    chosen    with `rejected`: the turns of the two answers of a preference pair
+    label     True for a good answer, False for a bad one (KTO)
+    tools     descriptions of the tools that a conversation may call
+    """
 
     row: int
     messages: list[Message] | None
     text: str | None
+    chosen: list[Message] | None = None
+    rejected: list[Message] | None = None
+    label: bool | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 class Unusable(Exception):

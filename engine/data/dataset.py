@@ -23,12 +23,19 @@ _SKIP = "mend it, or leave such rows out (--skip-bad-rows)"
 
 
 class BadRow(Struct):
-    """A row that was left out. `line` counts from 1, where the file has lines."""
+    """A row that cannot be used. `line` and `column` count from 1, where the file has them.
+
+    source    the file
+    repaired  what was done to it, if it was mended and is among the examples after all
+    """
 
     row: int
     line: int | None
     reason: str
     code: Exit
+    column: int | None = None
+    source: str = ""
+    repaired: str = ""
 
 
 class Dataset(Struct):
