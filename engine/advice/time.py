@@ -1,9 +1,10 @@
-"""How long a run will take: measured where a probe has run, else arithmetic that says so."""
+"""How long a run will take: from a measured speed where there is one, else arithmetic that says so."""
 
 from __future__ import annotations
 
-from engine.advice.kinds import Facts, held_out
+from engine.advice.kinds import Facts, held_out, optimizer_steps
 from engine.recipe import Settings
+from engine.speeds import Work, best, operations
 
 # A core's fp32 matrix products with AVX2, measured; training reaches about half of that.
 _CORE_FLOPS = 80e9
@@ -30,24 +31,30 @@ _QLORA_SLOWER = 1.7  # 1.4 to 2 times LoRA
 
 
 def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
-    """(training time, where it comes from); None where nothing is known about the device.
+    """(seconds from the first optimizer step to the last, evaluation included; where it comes from).
 
-    A forward pass costs 2 N floating point operations a token, a backward pass 4 N; an adapter spares the 2 N of the
-    base weights' gradients; checkpointing adds a forward pass.
+    None where nothing is known about the device. Loading, answers to the probe prompt and checks come on top.
     """
-    rows = facts.rows - held_out(facts.rows, settings.eval_fraction)
-    tokens = rows * settings.epochs * _padded(facts, settings)
-    if facts.seconds_per_token is not None:
-        return tokens * facts.seconds_per_token, "measured by a probe on this machine"
+    held = held_out(facts.rows, settings.eval_fraction)
+    rows, padded, updates = facts.rows - held, _padded(facts, settings), optimizer_steps(facts.rows, settings)
+    work = Work.of(settings)
+    # Every evaluation is a forward pass, 2 of the operations that training takes, over the held-out rows.
+    forward = 2.0 / (operations(facts.model, work) if facts.model else 6.0)
+    passes = settings.epochs * rows + (updates // settings.save_every) * held * forward
+    if facts.stage == "dpo":
+        passes *= 2 * (1 + forward)  # two sides a row, and the reference model reads both
+    speed = best(facts.speeds, facts.model, settings) if facts.model else None
+    if speed is not None:
+        return speed.seconds(passes * padded, passes / settings.micro_batch, updates), speed.source
     if facts.model is None:
         return None, "not known before a model is picked"
     rate, where = _rate(facts, settings)
     if rate is None:
-        return None, "not known before a probe: no stated speed for this card"
-    passes = (6 if settings.method == "full" else 4) + (2 if settings.gradient_checkpointing else 0)
+        return None, "not known before a probe (`ftui probe`): no stated speed for this card"
+    each = operations(facts.model, work)
     slower = _QLORA_SLOWER if settings.method == "qlora" and facts.hardware.device == "cuda" else 1.0
-    work = tokens * passes * facts.model.parameters * slower
-    return work / rate, f"rough estimate, {passes} N operations a token at {where}"
+    total = passes * padded * each * facts.model.parameters * slower
+    return total / rate, f"rough estimate, {each:.3g} N operations a token at {where}; `ftui probe` measures"
 
 
 def _padded(facts: Facts, settings: Settings) -> float:

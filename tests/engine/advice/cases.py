@@ -7,7 +7,9 @@ from typing import Any
 from engine.advice import Advice, Facts, Plan
 from engine.hardware import Gpu, Hardware
 from engine.models import facts as model_facts
+from engine.speeds import Measured, Speed, Work
 from tests.engine.models import known
+from tests.engine.settings import settings
 
 GB = 10**9
 
@@ -48,3 +50,16 @@ def identity(rows: int = 91, **changes: Any) -> Facts:
 
 def of(plan: Plan, field: str) -> Advice:
     return next(advice for advice in plan.advice if advice.field == field)
+
+
+def measured(
+    seconds_per_token: float, seconds_per_batch: float = 0.0, seconds_per_update: float = 0.0, **changes: Any
+) -> list[Measured]:
+    """What a probe of LoRA (or of settings with any field changed) left behind."""
+    speed = Speed(
+        seconds_per_batch=seconds_per_batch,
+        seconds_per_token=seconds_per_token,
+        seconds_per_update=seconds_per_update,
+        source="measured by a probe on this machine",
+    )
+    return [Measured(work=Work.of(settings(**changes)), speed=speed, by="probe", when=0.0)]
