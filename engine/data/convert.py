@@ -35,11 +35,20 @@ _ROLES: dict[str, Role] = {
 
 
 class Message(Struct, omit_defaults=True):
-    """One turn. `tool_calls` are those of an answer, as OpenAI writes them: [{"name": …, "arguments": {…}}]."""
+    """One turn.
+
+    tool_calls    of an answer: [{"name": …, "arguments": {…}}], with "id" where the row has one
+    tool_call_id  which call a tool's turn replies to, where the row says it
+    name          of the tool that replies, where the row says it
+    trained       False for an answer that carries no loss: what a pair replies to, or what a row marks (weight 0)
+    """
 
     role: Role
     content: str
     tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str = ""
+    name: str = ""
+    trained: bool = True
 
 
 class Example(Struct, omit_defaults=True):

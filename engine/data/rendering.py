@@ -29,6 +29,7 @@ class Rendered(Struct):
     rewritten  True if the template writes earlier turns differently once more follow: only the last answer is trained
     diverges   True if the template writes the prompt differently once it is answered: at inference the model sees
                another beginning than in training
+    tools_unseen  True if the row describes tools and the template does not show them to the model
     """
 
     text: str
@@ -37,6 +38,7 @@ class Rendered(Struct):
     special: bool = False
     rewritten: bool = False
     diverges: bool = False
+    tools_unseen: bool = False
 
 
 def render(example: Example, template: ChatTemplate | None, control: re.Pattern[str], end: str) -> Rendered:
