@@ -7,6 +7,8 @@ that what a person sees is what is there. The mapping is character by character 
 
 from __future__ import annotations
 
+import re
+
 from rich.cells import cell_len, set_cell_size
 
 # Bidirectional controls can reorder what is on screen ("Trojan Source"); zero-width ones hide text.
@@ -57,6 +59,14 @@ def duration(seconds: float) -> str:
     if seconds < 172_800:
         return f"about {seconds / 3600:.1f} h"
     return f"about {seconds / 86_400:.1f} days"
+
+
+def seconds_of(text: str) -> float:
+    """ "90", "30m", "2h" or "3d" in seconds. Raises ValueError with what it may look like."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*", text.lower())
+    if match is None or not float(match[1]):
+        raise ValueError("a time looks like 30m, 2h or 3d")
+    return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}[match[2] or "s"]
 
 
 def size(count: float) -> str:
