@@ -184,16 +184,28 @@ def command(choice: Choice | None) -> str:
         words += ["--preset", choice.preset]
     if choice.model != "starter" or not choice.preset:
         words += ["--model", choice.model]
-    for option, value in (("--data", choice.data), ("--name", choice.name), ("--prompt", choice.prompt)):
+    for source in (choice.data, *choice.more):
+        words += ["--data", source] if source else []
+    for option, value in (
+        ("--name", choice.name),
+        ("--goal", choice.goal and choice.goal.replace(" ", "-")),
+        ("--deadline", choice.deadline and f"{choice.deadline:.0f}s"),
+        ("--method", choice.method),
+        ("--prompt", choice.prompt),
+        ("--completion", choice.completion),
+        ("--system", choice.system),
+        ("--subset", choice.subset),
+        ("--split", choice.split),
+    ):
         words += [option, value] if value else []
-    for option, value in (("--completion", choice.completion), ("--system", choice.system)):
-        words += [option, value] if value else []
+    for role, column in choice.columns.items():
+        words += ["--columns", f"{role}={column}"]
     for name, value in choice.values.items():
         words += ["--set", f"{name}={value}"]
     for name, value in choice.edits.items():
         words += ["--edit", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
-    if choice.on_bad_row == "skip":
-        words.append("--skip-bad-rows")
+    if choice.on_bad_row != "abort":
+        words += ["--bad-rows", choice.on_bad_row]
     return shlex.join(words)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import Exit, FtuiError
 
 if TYPE_CHECKING:
-    from engine.draft import Choice, Draft, Report
+    from engine.choice import Choice
+    from engine.draft import Draft, Report
+    from engine.llamafactory import Imported
+    from engine.recipe import Recipe
     from engine.runs.directory import RunDir
 
 # Short names for the settings that people change most; --edit reaches all of them.
@@ -21,6 +24,9 @@ _SHORT_HELP = {
     "length": "longest row in tokens; longer ones are cut",
     "rank": "rank of the adapter",
 }
+GOALS = ("persona", "style", "format", "language", "task", "changing-facts")
+# What a recipe file says already, and an option may not say otherwise.
+_IN_RECIPE = ("model", "data", "preset", "from_run", "columns", "subset", "split", "prompt", "completion", "system")
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document instead of text") -> None:
@@ -54,25 +60,51 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
-    """How rows are read: placeholders, templates, bad rows."""
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fill {{NAME}} in the rows")
+    """How rows are read: roles, templates, placeholders, bad rows."""
+    parser.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="ROLE=COLUMN",
+        help="correct what was found, as in --columns prompt=question",
+    )
     parser.add_argument("--prompt", metavar="TEMPLATE", help="prompt over the columns, as in 'Summarise: {dialogue}'")
     parser.add_argument("--completion", metavar="TEMPLATE", help="answer over the columns, as in '{summary}'")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fill {{NAME}} in the rows")
     parser.add_argument("--system", metavar="TEXT", help="system prompt for conversations that have none")
+    parser.add_argument("--subset", metavar="NAME", help="of a data set on the hub")
+    parser.add_argument("--split", metavar="NAME", help="of a data set on the hub (default: train)")
     parser.add_argument(
-        "--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and count them"
+        "--bad-rows",
+        choices=("abort", "skip", "repair"),
+        help="rows that cannot be used: stop (default), leave out, or mend where the meaning is plain",
     )
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Everything that makes a run: what `plan` and `train` share."""
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="repeat the run that this file describes")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        metavar="RECIPE.yaml",
+        help="repeat the run that this file describes; also the name of a run, or a LLaMA-Factory YAML",
+    )
     parser.add_argument("-m", "--model", help='"starter", a hub id, a folder or a .gguf file (default: starter)')
-    parser.add_argument("-d", "--data", metavar="FILE", help="json, jsonl, csv, tsv, parquet or txt, or preset:NAME")
+    parser.add_argument(
+        "-d",
+        "--data",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="a file or folder of rows, preset:NAME, hub:OWNER/NAME, or dataset_info.json:ENTRY; "
+        "give it again to mix, with a weight as in 'more.jsonl*0.5' (in quotes: * is the shell's)",
+    )
     parser.add_argument("-p", "--preset", help="a ready-made starting point (`ftui presets`)")
     parser.add_argument("--from", dest="from_run", metavar="RUN", help="train on from the adapter of a finished run")
     parser.add_argument("-n", "--name", help="name of the run")
-    parser.add_argument("--method", choices=("lora", "qlora", "full"))
+    parser.add_argument("--goal", choices=GOALS, help="what the tuning is for")
+    parser.add_argument("--deadline", metavar="TIME", help="when it has to be done, as in 2h or 45min")
+    parser.add_argument("--method", choices=("lora", "qlora", "freeze", "full"))
     add_rows(parser)
     for short, name in SHORT.items():
         parser.add_argument(f"--{short}", metavar="N", help=f"{_SHORT_HELP[short]} ({name})")
@@ -110,22 +142,34 @@ def edits(args: argparse.Namespace) -> dict[str, object]:
     return {name: recipe.setting(name, value) for name, value in given.items()}
 
 
-def choice(args: argparse.Namespace) -> Choice:
-    """What the options say, as a `Choice`."""
-    from engine.draft import Choice
+def _seconds(word: str) -> float:
+    from engine.text import seconds_of
 
-    made = Choice(
-        model=args.model or "starter",
-        data=args.data,
-        preset=args.preset,
-        values=pairs(args.set, "--set"),
-        name=args.name,
-        edits=edits(args),
-        prompt=args.prompt,
-        completion=args.completion,
-        system=args.system,
-        on_bad_row="skip" if args.skip_bad_rows else "abort",
-    )
+    try:
+        return seconds_of(word)
+    except ValueError as error:
+        raise FtuiError(Exit.USAGE, f"--deadline {word}: {error}") from None
+
+
+def choice(args: argparse.Namespace, base: Choice | None = None) -> Choice:
+    """What the options say, as a `Choice`; over what `base` says."""
+    from msgspec.structs import replace
+
+    from engine.choice import Choice
+
+    base = base or Choice()
+    # What was not given leaves the base's word.
+    given: dict[str, Any] = {
+        **rows(args, args.data),
+        "model": args.model,
+        "preset": args.preset,
+        "name": args.name,
+        "goal": args.goal and args.goal.replace("-", " "),
+        "deadline": args.deadline and _seconds(args.deadline),
+    }
+    made = replace(base, **{name: value for name, value in given.items() if value})
+    made.values = {**base.values, **made.values}
+    made.edits = {**base.edits, **edits(args)}
     if args.from_run:
         from engine.runs import directory
 
@@ -145,22 +189,71 @@ def choice(args: argparse.Namespace) -> Choice:
     return made
 
 
+def rows(args: argparse.Namespace, sources: list[str]) -> dict[str, Any]:
+    """What the options of `add_rows` say about the rows in `sources`, as fields of a `Choice`."""
+    return {
+        "data": sources[0] if sources else None,
+        "more": sources[1:],
+        "columns": pairs(args.columns, "--columns"),
+        "values": pairs(args.set, "--set"),
+        "prompt": args.prompt,
+        "completion": args.completion,
+        "system": args.system,
+        "subset": args.subset,
+        "split": args.split,
+        "on_bad_row": args.bad_rows,
+    }
+
+
 def draft(args: argparse.Namespace, progress: Report | None) -> Draft:
-    """The draft that the options describe, from a recipe file or from a choice."""
+    """The draft that the options describe: from a choice, a LLaMA-Factory YAML, or a recipe."""
     from engine import draft as drafts
     from engine import recipe
+    from engine.llamafactory import Imported
 
     if not args.recipe:
         return drafts.make(choice(args), progress)
-    taken = [f"--{name}" for name in ("model", "data", "preset", "from_run") if getattr(args, name)]
+    again = described(args.recipe)
+    if isinstance(again, Imported):
+        return drafts.make(choice(args, again.choice), progress)
+    taken = [f"--{name.removesuffix('_run')}" for name in _IN_RECIPE if getattr(args, name)]
     if taken:
         raise FtuiError(
-            Exit.USAGE, f"a recipe file already says {', '.join(taken)}", args.recipe, "edit the file, or leave it out"
+            Exit.USAGE, f"a recipe already says {', '.join(taken)}", args.recipe, "edit the file, or leave it out"
         )
-    again = recipe.load(Path(args.recipe))
     if args.name:
         again.name = recipe.slug(args.name)
     again.data.values.update(pairs(args.set, "--set"))
-    if args.skip_bad_rows:
-        again.data.on_bad_row = "skip"
+    again.data.on_bad_row = args.bad_rows or again.data.on_bad_row
     return drafts.from_recipe(again, edits(args), progress)
+
+
+def described(word: str) -> Recipe | Imported:
+    """What a recipe file, a LLaMA-Factory YAML or the name of a run describes.
+
+    Raises FtuiError(RECIPE_INVALID) for a file that is neither, FtuiError(RUN_UNKNOWN) for a name that no run has.
+    """
+    import yaml
+
+    from engine import llamafactory, recipe
+    from engine.runs import directory
+
+    path = Path(word).expanduser()
+    if path.suffix not in (".yaml", ".yml", ".json") and not path.is_file():
+        return directory.find(word).recipe()
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return recipe.load(path)  # once more, for its words on what is wrong
+    return llamafactory.read(path) if llamafactory.recognises(raw) else recipe.load(path)
+
+
+def say_imported(args: argparse.Namespace) -> None:
+    """Where the plan comes from a LLaMA-Factory YAML: what of it has no counterpart here."""
+    from engine.cli import show
+    from engine.llamafactory import Imported
+
+    if args.recipe and isinstance(taken := described(args.recipe), Imported):
+        show.say(f"from LLaMA-Factory: {len(taken.kept)} keys taken", "dim")
+        for line in taken.left:
+            show.say(f"left out: {line}", "dim")

@@ -19,7 +19,7 @@ from engine.recipe import Data
 __all__ = ["BadRow", "Dataset", "Example", "Message", "load"]
 
 NAMES = ("name", "author")  # the placeholders of identity data sets, as LLaMA-Factory's identity.json has them
-_SKIP = "mend it, or leave such rows out (--skip-bad-rows)"
+_SKIP = "mend it, or leave such rows out (--bad-rows skip)"
 
 
 class BadRow(Struct):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.draft import Choice
@@ -220,11 +220,18 @@ def test_the_command_says_every_choice_and_quotes_it() -> None:
     assert command(choice) == (
         "ftui train --model owner/name --data 'my rows.jsonl' --set 'name=A B' --edit gradient_checkpointing=true"
     )
-    assert command(
-        SimpleNamespace(**{**{f: getattr(choice, f) for f in choice.__struct_fields__}, "on_bad_row": "skip"})
-    ).endswith(  # type: ignore[arg-type]
-        "--skip-bad-rows"
+    rows = msgspec.structs.replace(
+        choice,
+        more=["b.jsonl*0.5"],
+        columns={"prompt": "q"},
+        goal="changing facts",
+        deadline=7200.0,
+        on_bad_row="repair",
     )
+    said = command(rows)
+    assert "--data 'my rows.jsonl' --data 'b.jsonl*0.5' --goal changing-facts --deadline 7200s" in said
+    assert "--columns prompt=q" in said
+    assert said.endswith("--bad-rows repair")
 
 
 async def test_a_preset_without_rows_asks_for_them_and_keeps_its_settings(tiny_starter: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_row_without_an_answer_is_named(ftui: Ftui, rows: Path) -> None:
     with rows.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"instruction": "And then?", "input": "", "output": ""}) + "\n")
     refused(ftui("data", rows), Exit.DATA_ROW, "13")
-    said = ftui("data", rows, "--skip-bad-rows", "--json")
+    said = ftui("data", rows, "--bad-rows", "skip", "--json")
     assert said.code == 0
     assert said.json["rows"] == 12
     assert [bad["row"] for bad in said.json["skipped"]] == [13]
