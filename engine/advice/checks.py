@@ -1,70 +1,100 @@
-"""What speaks against a plan: warnings (it will probably disappoint) and refusals (it cannot work).
-
-Each is one sentence with its numbers and what to do.
-"""
+"""What will probably disappoint in a plan: warnings, each one sentence with its numbers and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.advice.fit import fits, need
-from engine.advice.kinds import Facts, Values, gigabytes, held_out
-from engine.models.facts import trainable
-from engine.models.memory import Memory
+from engine.advice.kinds import Facts, held_out
+from engine.advice.numbers import (
+    BETA_IN_USE,
+    LEARNING_RATES,
+    RATES_IN_USE,
+    SMALL_DATA,
+    WANTED_STEPS,
+    WARN_ADAPTER_BATCH,
+    WARN_EPOCHS,
+    WARN_EPOCHS_RANK,
+    WARN_HELD_OUT,
+    WARN_ROWS,
+    WARN_STEPS,
+    part,
+)
+from engine.advice.stage import NAMES
 from engine.recipe import Settings
-
-_FEW_ROWS = 100
-_FEW_STEPS = 50
-_ADAPTER_BATCH = 32
-# (lowest, highest) learning rates that are in use.
-_RATES = {"full": (1e-6, 1e-4), "lora": (5e-5, 2e-3), "qlora": (5e-5, 2e-3)}
-_KEPT_CHECKPOINTS = 4  # two kept, one being written, the result
+from engine.text import number
 
 
 def warnings(facts: Facts, settings: Settings, steps: int) -> list[str]:
-    """What will probably disappoint."""
+    """What will probably disappoint; empty where nothing speaks against the plan."""
     return [
         *_rows(facts),
+        *_masked(facts, settings),
+        *_end(facts),
         *_steps(facts, settings, steps),
         *_rate(facts, settings),
         *_batch(facts, settings),
+        *_passes(facts, settings),
+        *_evaluation(facts, settings),
         *_cut(facts, settings),
+        *_beta(facts, settings),
         *_numbers(facts, settings),
         *_machine(facts),
     ]
 
 
-def refusals(facts: Facts, settings: Settings, memory: Memory | None) -> list[str]:
-    """Why it cannot work."""
-    return [
-        *_nothing_to_train(facts),
-        *_model(facts, settings),
-        *_precision(facts, settings),
-        *_room(facts, settings, memory),
-        *disk(facts, settings),
-    ]
-
-
 def _rows(facts: Facts) -> Iterator[str]:
-    if 0 < facts.rows < _FEW_ROWS and facts.intent != "identity":
+    if 0 < facts.rows < WARN_ROWS and facts.kind != "identity":
         yield f"{facts.rows} rows are few: a few hundred to a few thousand usually suffice, and quality beats quantity"
 
 
+def _masked(facts: Facts, settings: Settings) -> Iterator[str]:
+    """Rows without any label teach nothing, and trainers drop them without a word."""
+    masked = facts.untrained_at(settings.max_length)
+    if not masked or masked >= facts.rows:  # all of them: a refusal
+        return
+    uncut = facts.rows - facts.trained_rows if facts.trained_rows is not None else 0
+    if masked > uncut:
+        rows = "1 row is" if masked == 1 else f"{masked:,} rows are"
+        yield f"{rows} cut at {settings.max_length} tokens before the answer begins: nothing of them is trained"
+    else:
+        rows = "1 row has" if masked == 1 else f"{masked:,} rows have"
+        yield f"{rows} no trained token: every label is masked, see the preview"
+
+
+def _end(facts: Facts) -> Iterator[str]:
+    if not facts.has_end_token and facts.stage != "rl":
+        yield (
+            "no answer ends with an end token: the model will not learn to stop; take a model whose chat template ends "
+            "its answers"
+        )
+
+
 def _steps(facts: Facts, settings: Settings, steps: int) -> Iterator[str]:
-    if 0 < steps < _FEW_STEPS:
-        verdict = "will not take" if settings.learning_rate <= 1e-4 else "may not take"
-        yield f"{steps} updates at {settings.learning_rate:g} {verdict}: aim at about 100 with more epochs or a smaller batch"
+    if not 0 < steps < WARN_STEPS:
+        return
+    usual = LEARNING_RATES[facts.kind, part(settings.method)].value
+    verdict = "will not take" if settings.learning_rate <= usual / 2 else "may not take"
+    updates = "1 update" if steps == 1 else f"{steps} updates"
+    yield (
+        f"{updates} at {number(settings.learning_rate)} {verdict}: aim at about {WANTED_STEPS} with more epochs or a "
+        "smaller batch"
+    )
 
 
 def _rate(facts: Facts, settings: Settings) -> Iterator[str]:
-    low, high = _RATES[settings.method]
-    name = "full tuning" if settings.method == "full" else "an adapter"
+    on = part(settings.method)
+    low, high = RATES_IN_USE[facts.kind, on]
+    rate = number(settings.learning_rate)
+    if facts.kind == "identity" and on == "adapter" and settings.learning_rate < low:
+        yield f"{rate} is low for a name: users report that 5e-5 changes nothing and 1e-3 works"
+        return
+    what = "an adapter" if on == "adapter" else f"{settings.method} tuning"
+    if facts.stage != "sft":
+        what = f"{NAMES[facts.stage]} of {what}" if on == "adapter" else f"{NAMES[facts.stage]} by {what}"
     if settings.learning_rate > high:
-        yield f"{settings.learning_rate:g} is high for {name}: above {high:g} the loss tends to jump or grow"
+        yield f"{rate} is high for {what}: above {number(high)} the loss tends to jump or grow"
     elif settings.learning_rate < low:
-        yield f"{settings.learning_rate:g} is low for {name}: below {low:g} little is learned"
-    elif facts.intent == "identity" and settings.method != "full" and settings.learning_rate <= 2e-4:
-        yield f"{settings.learning_rate:g} is low for a name: users report that 5e-5 changes nothing and 1e-3 works"
+        yield f"{rate} is low for {what}: below {number(low)} little is learned"
 
 
 def _batch(facts: Facts, settings: Settings) -> Iterator[str]:
@@ -72,29 +102,73 @@ def _batch(facts: Facts, settings: Settings) -> Iterator[str]:
     rows = facts.rows - held_out(facts.rows, settings.eval_fraction)
     if effective > rows > 0:
         yield f"an effective batch of {effective} is more than all {rows} rows: each epoch is one step"
-    elif settings.method != "full" and effective >= _ADAPTER_BATCH:
-        yield f"an effective batch of {effective} is large for an adapter: keep it below {_ADAPTER_BATCH}"
+    elif part(settings.method) == "adapter" and effective >= WARN_ADAPTER_BATCH:
+        yield f"an effective batch of {effective} is large for an adapter: keep it below {WARN_ADAPTER_BATCH}"
+
+
+def _passes(facts: Facts, settings: Settings) -> Iterator[str]:
+    """More passes than the vendor guide's 10; with few rows a rank above 32 bears fewer, and all weights half of them."""
+    if settings.stop_on_plateau or facts.stage == "rl":  # it stops itself; each pass has new answers
+        return
+    limit, what, way = WARN_EPOCHS, "", f"{WARN_EPOCHS} passes or fewer"
+    if facts.rows < SMALL_DATA:
+        if part(settings.method) == "weights":
+            limit, what = WARN_EPOCHS // 2, f" with {settings.method} tuning"
+            way = f"{limit} passes or LoRA"
+        elif settings.rank > WARN_EPOCHS_RANK:
+            limit = max(1, WARN_EPOCHS * WARN_EPOCHS_RANK // settings.rank)
+            what, way = f" with rank {settings.rank}", f"{limit} passes or a rank of {WARN_EPOCHS_RANK}"
+    if settings.epochs > limit:
+        yield f"{number(settings.epochs)} passes over {facts.rows:,} rows{what} learn them by heart: {way} will do"
+
+
+def _evaluation(facts: Facts, settings: Settings) -> Iterator[str]:
+    if settings.eval_fraction <= 0:
+        return
+    held = held_out(facts.rows, settings.eval_fraction)
+    if held < WARN_HELD_OUT:
+        rows = "1 held-out row says" if held == 1 else f"{held} held-out rows say"
+        yield f"{rows} little about the rest: hold out {WARN_HELD_OUT} at least, or none"
+    if facts.overlap:
+        rows = "1 held-out row stands" if facts.overlap == 1 else f"{facts.overlap:,} held-out rows stand"
+        yield f"{rows} in the training rows as well: the evaluation will look better than it is"
 
 
 def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.max <= settings.max_length:
         return
-    if facts.lengths:
-        count = sum(length > settings.max_length for length in facts.lengths)
+    count = facts.cut_at(settings.max_length)
+    if count is not None:
         many = f"{count:,} of {facts.rows:,} rows are"
         if count == 1:
             many = f"1 of {facts.rows:,} rows is"
     else:
         share = next((s for s, at in ((50, facts.p50), (5, facts.p95), (1, facts.p99)) if at > settings.max_length), 0)
-        if not share:
-            many = "a few rows (under 1 %) are"
-        else:
-            many = f"more than {share} % of the rows are"
+        many = f"more than {share} % of the rows are" if share else "a few rows (under 1 %) are"
     yield f"{many} cut at {settings.max_length} tokens and lose the end token, the longest has {facts.max}"
 
 
+def _beta(facts: Facts, settings: Settings) -> Iterator[str]:
+    if settings.beta is None:
+        return
+    low, high = BETA_IN_USE
+    beta = number(settings.beta)
+    if facts.stage not in ("dpo", "kto"):
+        yield f"a beta of {beta} is ignored: {NAMES[facts.stage]} has no reference model"
+    elif settings.beta < low:
+        yield f"a beta of {beta} is low: below {number(low)} the model may drift far from what it was"
+    elif settings.beta > high:
+        yield f"a beta of {beta} is high: above {number(high)} little can change"
+
+
 def _numbers(facts: Facts, settings: Settings) -> Iterator[str]:
-    hardware = facts.hardware
+    hardware, context = facts.hardware, facts.model.context if facts.model else settings.max_length
+    if settings.max_length > context and settings.rope != "none":
+        times = settings.max_length / context
+        yield (
+            f"{settings.max_length} tokens are {times:.1f} times the context of {context}: stretched positions ({settings.rope}) "
+            "have to be learned from long rows"
+        )
     if hardware.device == "cpu" and settings.precision == "bf16":
         slow = (
             "slower than fp32 here"
@@ -116,70 +190,3 @@ def _machine(facts: Facts) -> Iterator[str]:
     hardware = facts.hardware
     if hardware.gpus and not hardware.torch_cuda:
         yield f"{hardware.gpus[0].name} is idle: the installed torch is a build for processors only"
-
-
-def _nothing_to_train(facts: Facts) -> Iterator[str]:
-    if facts.rows < 1:
-        yield "there is no row to train on"
-
-
-def _model(facts: Facts, settings: Settings) -> Iterator[str]:
-    if facts.model is None:
-        return
-    if settings.max_length > facts.model.context:
-        yield f"{settings.max_length} tokens are more than the {facts.model.context} that the model can read"
-    if not facts.model.has_tokenizer:
-        yield "the model's folder holds no tokenizer: get tokenizer.json"
-
-
-def _precision(facts: Facts, settings: Settings) -> Iterator[str]:
-    if facts.hardware.device == "cpu" and settings.precision == "fp16":
-        yield "fp16 training needs a GPU: take fp32"
-    if facts.hardware.device == "cuda" and not facts.hardware.bf16 and settings.precision == "bf16":
-        yield f"{facts.hardware.device_name} does not compute in bf16: take fp16 or fp32"
-
-
-def _room(facts: Facts, settings: Settings, memory: Memory | None) -> Iterator[str]:
-    if memory is None or facts.model is None or memory.total <= facts.hardware.budget:
-        return
-    free, needed = gigabytes(facts.hardware.budget), gigabytes(memory.total)
-    least = need(facts, _values(settings), method="qlora", micro_batch=1, gradient_checkpointing=True)
-    if least is not None and least.total > facts.hardware.budget:
-        size = facts.model.parameters / 1e9
-        yield (
-            f"this model of {size:.1f} billion parameters needs {gigabytes(least.total)} GB even in 4 bit and row by row, "
-            f"{free} GB are free: take a smaller model"
-        )
-        return
-    yield f"it needs {needed} GB and {free} GB are free: {_way_out(facts, settings)}"
-
-
-def _way_out(facts: Facts, settings: Settings) -> str:
-    """The mildest change that makes it fit."""
-    values = _values(settings)
-    micro = settings.micro_batch
-    while micro > 1:
-        micro //= 2
-        if fits(facts, values, micro_batch=micro):
-            return f"a micro-batch of {micro} fits"
-    for words, changes in (
-        ("gradient checkpointing", {"gradient_checkpointing": True}),
-        ("LoRA", {"method": "lora"}),
-        ("LoRA with gradient checkpointing", {"method": "lora", "gradient_checkpointing": True}),
-    ):
-        if fits(facts, values, **{"micro_batch": 1, **changes}):
-            return f"{words} fits" if micro == settings.micro_batch else f"{words} with a micro-batch of 1 fits"
-    return "QLoRA fits, row by row with gradient checkpointing"
-
-
-def disk(facts: Facts, settings: Settings) -> Iterator[str]:
-    """Checkpoints hold the trained weights in fp32 and Adam's two moments."""
-    if facts.model is None or facts.hardware.disk_free <= 0:
-        return
-    needed = _KEPT_CHECKPOINTS * 12 * trainable(facts.model, settings)
-    if needed > facts.hardware.disk_free:
-        yield f"checkpoints need {gigabytes(needed)} GB of disk and {gigabytes(facts.hardware.disk_free)} GB are free"
-
-
-def _values(settings: Settings) -> Values:
-    return {name: getattr(settings, name) for name in settings.__struct_fields__}

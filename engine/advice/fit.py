@@ -36,6 +36,11 @@ _NEUTRAL: Values = {
 }
 
 
+def values_of(settings: Settings) -> Values:
+    """All settings by name."""
+    return {name: getattr(settings, name) for name in settings.__struct_fields__}
+
+
 def need(facts: Facts, values: Values, **changes: Any) -> Memory | None:
     """The memory that `values` with `changes` would take; None while no model is picked.
 
@@ -45,6 +50,11 @@ def need(facts: Facts, values: Values, **changes: Any) -> Memory | None:
         return None
     settings = Settings(**{**_NEUTRAL, **values, **changes})
     return memory.forecast(facts.model, settings, longest=max(1, facts.max), device=facts.hardware.device)
+
+
+def smallest(facts: Facts, values: Values) -> Memory | None:
+    """The least that any run of this model takes: QLoRA in 4 bit, row by row, activations recomputed."""
+    return need(facts, values, method="qlora", bits=4, micro_batch=1, gradient_checkpointing=True)
 
 
 def fits(facts: Facts, values: Values, **changes: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
@@ -11,30 +13,38 @@ from engine.hardware import Hardware
 from engine.models.facts import ModelFacts
 from engine.models.memory import Memory
 from engine.recipe import Settings, Stage
+from engine.speeds import Measured
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Confidence = Literal["high", "medium", "low"]
 # What tuning is for. It wins for the first four; facts that change are better looked up (PEFT overview).
 Goal = Literal["persona", "style", "format", "language", "task", "changing facts"]
+# Identity is SFT with a rate and passes of its own: few rows, one small change.
+Kind = Stage | Literal["identity"]
 # Settings decided so far, by name: the advice, or the person's edit where there is one.
 Values = dict[str, Any]
 
 
-class Facts(Struct, kw_only=True):
+class Facts(Struct, kw_only=True, dict=True):
     """What the rules may know.
 
     rows               usable rows of the data set
     p50, p95, p99, max tokens of whole rendered rows; `exact` tells the model's own tokenizer from an estimate
     mean               average tokens a row; 0 where it was not counted
-    lengths            tokens of each row, where known: lets an edit of the length say how many rows it cuts
+    lengths            tokens of each row in any order, where known: a list or an array. Lets an edit of the length say how
+                       many rows it cuts
+    starts             tokens before the first one with a loss, the same way: says at which length nothing is trained
     complex_task       the person says that it takes reasoning, not only style or format
     stage              what the columns of the rows allow: "sft", "pretraining" (bare text), "dpo" (pairs), "kto" (ratings),
                        "rl" (prompts alone)
     goal               what the tuning is for, where the person said so or it is plain (identity: "persona")
     deadline           seconds in which it has to be done, where the person said so
     has_end_token      False when no row's answer ends with an end token
-    trained_rows       rows of which something is trained at `max_length` = infinity; None where not counted
+    trained_rows       rows of which something is trained when none is cut; None where not counted
     overlap            held-out rows that stand in the training rows as well
-    seconds_per_token  for this model on this machine, from a probe or an earlier run; None before one
+    speeds             measured with this model on this machine, by a probe or earlier runs (`speeds.known`)
     """
 
     model: ModelFacts | None
@@ -45,7 +55,8 @@ class Facts(Struct, kw_only=True):
     p99: int
     max: int
     mean: float = 0.0
-    lengths: list[int] = []
+    lengths: Sequence[int] | np.ndarray = []
+    starts: Sequence[int] | np.ndarray = []
     exact: bool = True
     intent: Literal["identity", "instructions", "text"] = "instructions"
     complex_task: bool = False
@@ -55,12 +66,41 @@ class Facts(Struct, kw_only=True):
     has_end_token: bool = True
     trained_rows: int | None = None
     overlap: int = 0
-    seconds_per_token: float | None = None
+    speeds: list[Measured] = []
 
     @property
     def tokens_per_row(self) -> float:
         """The mean, or the median where no mean was counted."""
         return self.mean or float(self.p50)
+
+    @property
+    def kind(self) -> Kind:
+        """The stage, or "identity"."""
+        return "identity" if self.stage == "sft" and self.intent == "identity" else self.stage
+
+    @cached_property
+    def ascending(self) -> np.ndarray:
+        """`lengths` from the shortest row to the longest: sorted once, then searched."""
+        return _sorted(self.lengths)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return _sorted(self.starts)
+
+    def cut_at(self, max_length: int) -> int | None:
+        """Rows that are longer than `max_length`; None where only percentiles are known."""
+        return _above(self.ascending, max_length) if len(self.lengths) else None
+
+    def untrained_at(self, max_length: int) -> int | None:
+        """Rows of which nothing with a loss is left at `max_length`; None where it was not counted."""
+        if len(self.starts):
+            return _above(self._starts, max_length - 1)
+        return None if self.trained_rows is None else self.rows - self.trained_rows
+
+    @property
+    def first_length(self) -> int:
+        """The shortest cutoff at which one row keeps a token with a loss; 0 where it was not counted."""
+        return int(self._starts[0]) + 1 if len(self.starts) else 0
 
 
 class Alternative(Struct, frozen=True):
@@ -73,8 +113,9 @@ class Alternative(Struct, frozen=True):
 class Advice(Struct, frozen=True):
     """One setting's value and why.
 
-    reason  a short plain sentence with the numbers at hand; fits 40 terminal cells unless a preset wrote it
-    source  who says so, in words
+    reason        a short plain sentence with the numbers at hand; fits 40 terminal cells unless a preset wrote it
+    source        who says so, in words
+    disagreement  where the sources contradict each other, one sentence that shows it; else empty
     """
 
     field: str
@@ -83,11 +124,38 @@ class Advice(Struct, frozen=True):
     source: str
     confidence: Confidence
     alternatives: list[Alternative] = []
+    disagreement: str = ""
+
+
+class Question(Struct, frozen=True):
+    """One question of the gate, answered from what is known.
+
+    key      "data", "hardware", "retrieval" or "time"
+    known    False where only the person can answer: then `answer` says what to give
+    speaks   what the answer means for tuning
+    """
+
+    key: Literal["data", "hardware", "retrieval", "time"]
+    text: str
+    answer: str
+    known: bool
+    source: str
+    speaks: Literal["for", "doubt", "against"]
+
+
+class Gate(Struct, frozen=True):
+    """Whether to tune at all, and why. Advice only: nothing is kept from starting by it."""
+
+    verdict: Literal["tune", "unsure", "do not tune"]
+    why: str
+    questions: list[Question]
 
 
 class Plan(Struct, kw_only=True):
     """Advice for every setting, and what follows from it.
 
+    stage           what kind of training the rows are for
+    gate            whether to tune at all
     edits           what the person set, as typed values; kept apart from the advice
     settings        advice and edits resolved
     steps           optimizer steps of the whole run
@@ -107,6 +175,19 @@ class Plan(Struct, kw_only=True):
     warnings: list[str]
     refusals: list[str]
     sentence: str
+    stage: Advice
+    gate: Gate
+
+    @property
+    def verdict(self) -> str:
+        """The plan in a word or two and the first thing to know: "ready", "may disappoint: …", "cannot work: …"."""
+        if self.refusals:
+            return f"cannot work: {self.refusals[0]}"
+        if self.gate.verdict == "do not tune":
+            return f"do not tune: {self.gate.why}"
+        if self.warnings:
+            return f"may disappoint: {self.warnings[0]}"
+        return "ready"
 
 
 def held_out(rows: int, eval_fraction: float) -> int:
@@ -118,6 +199,16 @@ def optimizer_steps(rows: int, settings: Settings) -> int:
     """Optimizer steps of the whole run, as the trainer counts them: each epoch ends with a step, even a partial one."""
     batches = math.ceil((rows - held_out(rows, settings.eval_fraction)) / settings.micro_batch)
     return max(0, math.ceil(math.ceil(batches / settings.accumulation) * settings.epochs))
+
+
+def _sorted(numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.sort(np.asarray(numbers, dtype=np.int64))
+
+
+def _above(ascending: np.ndarray, limit: int) -> int:
+    return len(ascending) - int(ascending.searchsorted(limit, side="right"))
 
 
 def power_of_two(number: float) -> int:

@@ -1,93 +1,57 @@
-"""Rules for what is trained, and in which numbers: length, precision, method, adapter, optimizer."""
+"""Rules for what is trained: method, quantisation, layers, adapter."""
 
 from __future__ import annotations
 
 from engine.advice.fit import fits, need
 from engine.advice.kinds import Advice, Alternative, Facts, Values, gigabytes
+from engine.advice.numbers import (
+    DROPOUT,
+    DROPOUT_RL,
+    FEW_ROWS,
+    FULL_ROWS,
+    GUIDE,
+    PRIMER,
+    RANK,
+    RANK_FEW_ROWS,
+    RANK_RL,
+    REGRET,
+    TRAINED_LAYERS,
+    Number,
+)
 
-FEW_ROWS = 200
-LARGE_DATA = 5000
-_LENGTH_STEP = 64
-
-GUIDE = "a cloud vendor's tuning guide"
-TUTORIAL = "Phi-2 QLoRA tutorial"
-PRIMER = "tuning primer"
-WALKTHROUGH = "LLaMA-Factory walk-through"
-PEFT = "PEFT overview"
-REGRET = "LoRA Without Regret"
-
-
-def max_length(facts: Facts, values: Values) -> Advice:
-    """p99 rounded up to 64 tokens, capped by the model's context. From the distribution: vendor guide."""
-    context = facts.model.context if facts.model else None
-    wanted = _rounded(facts.p99)
-    chosen = min(wanted, context or wanted)
-    others = [
-        Alternative(_rounded(facts.max), "cuts no row; takes more memory for the longest ones"),
-        Alternative(_rounded(facts.p95), "cuts up to 5 % of the rows; takes less memory"),
-    ]
-    if context is not None:
-        others.append(Alternative(context, "the model's own limit (Phi-2 QLoRA tutorial, which drops longer rows)"))
-    others = [other for other in others if other.value != chosen and other.value <= (context or other.value)]
-    if chosen < wanted:
-        reason = f"the model reads {context:,}; p99 is {facts.p99:,}"
-        return Advice("max_length", chosen, reason, "the model", "high", others)
-    share = "all" if facts.max <= wanted else "99 % of"
-    reason = f"{share} your rows fit, longest {facts.max}" if facts.exact else f"{share} rows fit, by an estimate"
-    return Advice("max_length", chosen, reason, "your data", "high" if facts.exact else "medium", others)
-
-
-def _rounded(length: int) -> int:
-    """Up to the next multiple of 64 tokens."""
-    return -(-max(8, length) // _LENGTH_STEP) * _LENGTH_STEP
-
-
-def precision(facts: Facts, values: Values) -> Advice:
-    """From the hardware, never from the checkpoint's type: a processor that has to emulate bf16 is 8 times slower."""
-    if facts.hardware.device == "cuda":
-        if facts.hardware.bf16:
-            others = [
-                Alternative("fp32", "exact, twice the memory, several times slower"),
-                Alternative("fp16", "overflows: diverged in a fifth of 7B runs; the Phi-2 tutorial used it"),
-            ]
-            return Advice("precision", "bf16", "this card computes in bf16", "hardware", "high", others)
-        others = [Alternative("fp32", "never overflows; twice the memory, several times slower")]
-        return Advice("precision", "fp16", "this card has no bf16", "hardware", "medium", others)
-    if not facts.hardware.cpu_bf16:
-        others = [Alternative("bf16", "half the memory, about 8 times slower on this processor (measured)")]
-        return Advice("precision", "fp32", "this processor has no bf16 instructions", "hardware", "high", others)
-    if not fits(facts, values, precision="fp32") and fits(facts, values, precision="bf16"):
-        others = [Alternative("fp32", "does not fit in memory here")]
-        return Advice("precision", "bf16", "fp32 does not fit in memory, bf16 does", "hardware", "medium", others)
-    others = [Alternative("bf16", "half the memory, but slower in training on AVX512-bf16 (measured)")]
-    return Advice("precision", "fp32", "trains faster than bf16 on a processor", "measured", "medium", others)
+_SLOWER = "1.4 to 2 times slower"
 
 
 def method(facts: Facts, values: Values) -> Advice:
-    """Full for a complex task with more than 5000 rows where it fits; else LoRA; else QLoRA; else the smallest need."""
-    needs = {name: need(facts, values, method=name) for name in ("full", "lora", "qlora")}
+    """Full for a complex task with more than 5000 rows where it fits; else LoRA; else QLoRA; else the smallest need.
+
+    Vendor guide: full for complex tasks, LoRA or QLoRA for simple ones and for a few hundred to a few thousand rows, QLoRA
+    where memory is scarce. That LoRA equals full tuning on small and medium data: LoRA Without Regret.
+    """
+    needs = {name: need(facts, values, method=name) for name in ("full", "freeze", "lora", "qlora")}
     free = facts.hardware.budget
 
     def cost(name: str) -> str:
         wanted = needs[name]
         return f"; needs at least {gigabytes(wanted.total)} of {gigabytes(free)} GB" if wanted else ""
 
-    on_gpu = facts.hardware.device == "cuda"
-    slower = "1.4 to 2 times slower" if on_gpu else "as fast on a processor (measured)"
+    slower = _SLOWER if facts.hardware.device == "cuda" else "as fast on a processor (measured)"
+    layers = int(TRAINED_LAYERS.value)
     others = {
         "full": Alternative("full", f"all weights learn, for complex tasks and much data{cost('full')}"),
         "lora": Alternative("lora", f"an adapter learns, the base stays{cost('lora')}"),
         "qlora": Alternative("qlora", f"as LoRA on a base packed into 4 bit, {slower}{cost('qlora')}"),
+        "freeze": Alternative("freeze", f"only the last {layers} layers learn{cost('freeze')}"),
     }
 
     def advice(name: str, reason: str, source: str, confidence: str = "high") -> Advice:
         rest = [other for key, other in others.items() if key != name]
         return Advice("method", name, reason, source, confidence, rest)  # type: ignore[arg-type]
 
-    if facts.complex_task and facts.rows > LARGE_DATA and fits(facts, values, method="full"):
+    if facts.complex_task and facts.rows > FULL_ROWS and fits(facts, values, method="full"):
         return advice("full", f"complex, {facts.rows:,} rows, and it fits", GUIDE, "medium")
     if fits(facts, values, method="lora"):
-        if facts.rows <= LARGE_DATA:
+        if facts.rows <= FULL_ROWS:
             return advice("lora", f"{facts.rows:,} rows are few; the base stays", GUIDE)
         return advice("lora", "equals full tuning at this size", REGRET)
     lora, packed = needs["lora"], needs["qlora"]
@@ -96,17 +60,52 @@ def method(facts: Facts, values: Values) -> Advice:
     return advice("qlora", f"needs least memory; {gigabytes(free)} GB are free", GUIDE, "low")
 
 
+def bits(facts: Facts, values: Values) -> Advice:
+    """4, in NF4: tuning primer and Phi-2 tutorial. The vendor guide knows 8, too."""
+    eight = need(facts, values, method="qlora", bits=8)
+    cost = f"; needs at least {gigabytes(eight.total)} of {gigabytes(facts.hardware.budget)} GB" if eight else ""
+    others = [Alternative(8, f"nearer to the base's numbers (vendor guide: 4 or 8){cost}")]
+    reason = "NF4 loses little and needs least" if values["method"] == "qlora" else "counts for QLoRA alone"
+    return Advice("bits", 4, reason, PRIMER, "high", others)
+
+
+def double_quantization(facts: Facts, values: Values) -> Advice:
+    """On: tuning primer. 0.37 bit a packed parameter less, without loss by the QLoRA paper."""
+    others = [Alternative(False, "0.4 bit more a packed parameter (Phi-2 QLoRA tutorial)")]
+    reason = "packs the scales, too: 0.4 bit less"
+    if values["method"] != "qlora":
+        reason = "counts for QLoRA alone"
+    elif values["bits"] == 8:
+        reason = "counts for 4 bit alone"
+    return Advice("double_quantization", True, reason, PRIMER, "high", others)
+
+
+def trained_layers(facts: Facts, values: Values) -> Advice:
+    """The last 2, of freeze tuning: it trains the top layers (LLaMA-Factory walk-through)."""
+    layers = facts.model.layers if facts.model else None
+    chosen = min(int(TRAINED_LAYERS.value), layers or 2)
+    reason = "counts for freeze tuning alone"
+    if values["method"] == "freeze":
+        reason = f"the last {chosen} of {layers}" if layers else f"the last {chosen}"
+    others = [Alternative(2 * chosen, "learns more; memory of twice the layers")]
+    return Advice("trained_layers", chosen, reason, TRAINED_LAYERS.source, TRAINED_LAYERS.confidence, others)
+
+
 def rank(facts: Facts, values: Values) -> Advice:
-    """32; 8 under 200 rows. Scale with data and model: PEFT overview."""
+    """32; 8 under 200 rows and for reinforcement learning. Scale with data and model: PEFT overview."""
     others = [
         Alternative(16, "half the adapter of 32 (TRL default)"),
         Alternative(64, "twice the adapter of 32, for much data (PEFT overview: scale with data and model)"),
     ]
+    if facts.stage == "rl":
+        others.insert(0, Alternative(32, "the vendor guide's for SFT and DPO"))
+        return _adapter("rank", int(RANK_RL.value), RANK_RL, others)
     if facts.rows < FEW_ROWS:
         others.insert(0, Alternative(32, "the vendor guide's and the Phi-2 tutorial's, whatever the rows"))
-        return Advice("rank", 8, f"{facts.rows} rows hold little; 8 is enough", PEFT, "medium", others)
+        few = RANK_FEW_ROWS._replace(reason=f"{facts.rows} rows hold little; {RANK_FEW_ROWS.value:g} is enough")
+        return _adapter("rank", int(few.value), few, others)
     others.insert(0, Alternative(8, "a quarter of the adapter (LLaMA-Factory's default)"))
-    return Advice("rank", 32, "the common choice from 200 rows on", GUIDE, "high", others)
+    return _adapter("rank", int(RANK.value), RANK, others)
 
 
 def alpha(facts: Facts, values: Values) -> Advice:
@@ -117,27 +116,21 @@ def alpha(facts: Facts, values: Values) -> Advice:
 
 
 def dropout(facts: Facts, values: Values) -> Advice:
-    """0.05: Phi-2 QLoRA tutorial and tuning primer."""
+    """0.05: Phi-2 QLoRA tutorial and tuning primer; 0 for reinforcement learning."""
+    if facts.stage == "rl":
+        others = [Alternative(0.05, "the Phi-2 QLoRA tutorial's and the tuning primer's for SFT")]
+        return _adapter("dropout", DROPOUT_RL.value, DROPOUT_RL, others)
     others = [Alternative(0.0, "less memory and a little faster; usual in newer recipes")]
-    return Advice("dropout", 0.05, "a little noise against learning by heart", TUTORIAL, "medium", others)
+    return _adapter("dropout", DROPOUT.value, DROPOUT, others)
 
 
 def targets(facts: Facts, values: Values) -> Advice:
-    """All linear layers; the seeds adapt attention only."""
+    """All linear layers; the vendor guide and the tutorials adapt attention only."""
     others = [Alternative("attention", "a smaller adapter; the vendor guide's four matrices, the tutorials' choice")]
     return Advice("targets", "all-linear", "better than attention alone", REGRET, "high", others)
 
 
-def optimizer(facts: Facts, values: Values) -> Advice:
-    """AdamW; paged with 8-bit moments for QLoRA on a GPU."""
-    if facts.hardware.device == "cpu":
-        others = [Alternative("paged_adamw_8bit", "8-bit moments; paging needs a GPU and is left out here")]
-        reason = "AdamW; paging to memory needs a GPU" if values["method"] == "qlora" else "AdamW, plain on a processor"
-        return Advice("optimizer", "adamw_torch", reason, GUIDE, "high", others)
-    if values["method"] == "qlora":
-        others = [Alternative("adamw_torch_fused", "exact moments, four times their memory")]
-        return Advice(
-            "optimizer", "paged_adamw_8bit", "memory is scarce: 8 bit, and it pages", TUTORIAL, "high", others
-        )
-    others = [Alternative("paged_adamw_8bit", "a quarter of the moments' memory, slightly less exact")]
-    return Advice("optimizer", "adamw_torch_fused", "AdamW in one kernel on a GPU", "TRL default", "high", others)
+def _adapter(field: str, value: float, number: Number, others: list[Alternative]) -> Advice:
+    """`number` as advice, without the alternative that it became itself."""
+    rest = [other for other in others if other.value != value]
+    return Advice(field, value, number.reason, number.source, number.confidence, rest)

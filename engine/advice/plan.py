@@ -6,26 +6,36 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from engine import recipe
-from engine.advice import checks, method, schedule, time
+from engine.advice import checks, method, numerics, refusals, schedule, time
+from engine.advice.disagreements import disagreement
 from engine.advice.fit import fits, need
+from engine.advice.gate import gate
 from engine.advice.kinds import Advice, Alternative, Facts, Plan, Values, gigabytes, optimizer_steps
+from engine.advice.stage import NAMES, stage
 from engine.models.memory import Memory
-from engine.recipe import Settings
+from engine.recipe import Method, Settings
 from engine.text import duration
 
 Rule = Callable[[Facts, Values], Advice]
 
 # Each rule may look at the values decided before it.
 _ORDER: dict[str, Rule] = {
-    "max_length": method.max_length,
-    "precision": method.precision,
+    "max_length": numerics.max_length,
+    "rope": numerics.rope,
+    "precision": numerics.precision,
     "method": method.method,
+    "bits": method.bits,
+    "double_quantization": method.double_quantization,
+    "trained_layers": method.trained_layers,
     "rank": method.rank,
     "alpha": method.alpha,
     "dropout": method.dropout,
     "targets": method.targets,
-    "optimizer": method.optimizer,
+    "optimizer": numerics.optimizer,
+    "attention": numerics.attention,
     "learning_rate": schedule.learning_rate,
     "eval_fraction": schedule.eval_fraction,
     "epochs": schedule.epochs,
@@ -36,6 +46,7 @@ _ORDER: dict[str, Rule] = {
     "warmup": schedule.warmup,
     "weight_decay": schedule.weight_decay,
     "max_grad_norm": schedule.max_grad_norm,
+    "beta": schedule.beta,
     "stop_on_plateau": schedule.stop_on_plateau,
     "save_every": schedule.save_every,
     "sample_every": schedule.sample_every,
@@ -43,7 +54,12 @@ _ORDER: dict[str, Rule] = {
 }
 # What people ask about first comes first.
 _FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "precision")
-_NAMES = {"lora": "SFT with LoRA", "qlora": "SFT with QLoRA", "full": "Full SFT"}
+_METHODS: dict[Method, str] = {
+    "full": "full {stage}",
+    "freeze": "{stage} of the last {layers}",
+    "lora": "{stage} with LoRA",
+    "qlora": "{stage} with QLoRA",
+}
 
 
 def advise(
@@ -76,15 +92,18 @@ def advise(
             given[name] = math.ceil(given["micro_batch"] * given["accumulation"] / values["micro_batch"])
         if name in given and not _must_yield(facts, values, made, given[name]):
             made = _from_preset(made, given[name], preset_name, reasons.get(name, ""))
-        advice[name] = made
+        advice[name] = msgspec.structs.replace(
+            made,
+            alternatives=[other for other in made.alternatives if other.value != made.value],
+            disagreement=disagreement(name, facts, values),
+        )
         values[name] = edited.get(name, made.value)
     settings = Settings(**values)
     steps = optimizer_steps(facts.rows, settings)
     memory = need(facts, values)
-    refusals = checks.refusals(facts, settings, memory)
     seconds, seconds_source = time.seconds(facts, settings)
     ordered = [*_FIRST, *(name for name in recipe.SETTING_FIELDS if name not in _FIRST and name in advice)]
-    return Plan(
+    plan = Plan(
         advice=[advice[name] for name in ordered],
         edits=edited,
         settings=settings,
@@ -93,9 +112,13 @@ def advise(
         seconds=seconds,
         seconds_source=seconds_source,
         warnings=checks.warnings(facts, settings, steps),
-        refusals=refusals,
+        refusals=refusals.refusals(facts, settings, memory),
         sentence=_sentence(facts, settings, steps, seconds, memory),
+        stage=stage(facts),
+        gate=gate(facts, None),
     )
+    plan.gate = gate(facts, plan)
+    return plan
 
 
 def _yield_to_edits(given: dict[str, Any], edited: Mapping[str, Any]) -> None:
@@ -131,4 +154,6 @@ def _sentence(facts: Facts, settings: Settings, steps: int, seconds: float | Non
         parts.append(duration(seconds))
     if memory is not None:
         parts.append(f"{gigabytes(memory.total)} of {gigabytes(facts.hardware.budget)} GB")
-    return f"{_NAMES[settings.method]} on {rows}: {', '.join(parts)}."
+    layers = "layer" if settings.trained_layers == 1 else f"{settings.trained_layers} layers"
+    what = _METHODS[settings.method].format(stage=NAMES[facts.stage], layers=layers)
+    return f"{what[0].upper()}{what[1:]} on {rows}: {', '.join(parts)}."

@@ -1,68 +1,113 @@
-"""Rules for how it is trained: rate, epochs, batch, warm-up, evaluation, cadence."""
+"""Rules for how it is trained: rate, epochs, batch, warm-up, evaluation, cadence, beta."""
 
 from __future__ import annotations
 
 import math
 
 from engine.advice.fit import fits
-from engine.advice.kinds import Advice, Alternative, Facts, Values, held_out, optimizer_steps, power_of_two
-from engine.advice.method import GUIDE, PRIMER, REGRET, TUTORIAL, WALKTHROUGH
+from engine.advice.kinds import Advice, Alternative, Facts, Kind, Values, held_out, optimizer_steps, power_of_two
+from engine.advice.numbers import (
+    BETA,
+    EPOCHS_IDENTITY,
+    EPOCHS_LARGE,
+    EPOCHS_MEDIUM,
+    EPOCHS_SMALL,
+    EVAL_FRACTION,
+    EVALUATE_FROM,
+    GUIDE,
+    HARDWARE,
+    LARGEST_BATCH,
+    LEARNING_RATES,
+    MEASURED,
+    MEDIUM_DATA,
+    PRIMER,
+    REGRET,
+    RULE,
+    SMALL_DATA,
+    TRAINING_GPUS,
+    TRL,
+    WALKTHROUGH,
+    WANTED_STEPS,
+    WARMUP,
+    Part,
+    part,
+)
 from engine.recipe import Settings
 
-# Row counts at which the number of epochs changes.
-SMALL_DATA, MEDIUM_DATA = 500, 5000
-EVALUATE_FROM = 500
-WANTED_STEPS = 100
-_LARGEST_BATCH = {"full": 32, "lora": 16, "qlora": 16}  # adapters suffer from 32 on
+_PRIMER_RATE = Alternative(5e-5, "the tuning primer's upper end for pre-trained weights (1e-5 to 5e-5)")
+_PAIRS: dict[Part, list[Alternative]] = {
+    "weights": [Alternative(5e-7, "steadier, stays nearer to the reference")],
+    "adapter": [
+        Alternative(1e-6, "TRL's, made for all weights; a short run may not take"),
+        Alternative(2e-5, "faster; chosen and rejected may both become less likely"),
+    ],
+}
+_OTHER_RATES: dict[tuple[Kind, Part], list[Alternative]] = {
+    ("sft", "weights"): [_PRIMER_RATE, Alternative(1e-5, "steadier, wants more epochs (tuning primer, vendor guide)")],
+    ("sft", "adapter"): [
+        Alternative(1e-4, "steadier (LLaMA-Factory's for LoRA; tuning primer for new layers)"),
+        Alternative(5e-4, "faster, may overshoot (vendor guide: too large does not converge)"),
+        _PRIMER_RATE,
+    ],
+    ("identity", "weights"): [Alternative(2e-5, "usual for full tuning; a short run may not take"), _PRIMER_RATE],
+    ("identity", "adapter"): [
+        Alternative(2e-4, "usual for adapters (Phi-2 QLoRA tutorial); would not take in a short run"),
+        Alternative(5e-5, "LLaMA-Factory's default; its users report that the name does not take"),
+    ],
+    ("pretraining", "weights"): [_PRIMER_RATE, Alternative(1e-5, "steadier, forgets less")],
+    ("pretraining", "adapter"): [
+        Alternative(2e-4, "as for SFT (Phi-2 QLoRA tutorial)"),
+        Alternative(5e-5, "steadier, forgets less; more text to learn the same"),
+    ],
+    ("dpo", "weights"): _PAIRS["weights"],
+    ("dpo", "adapter"): _PAIRS["adapter"],
+    ("kto", "weights"): _PAIRS["weights"],
+    ("kto", "adapter"): _PAIRS["adapter"],
+    ("rl", "weights"): [Alternative(5e-7, "steadier")],
+    ("rl", "adapter"): [Alternative(1e-6, "TRL's, made for all weights; slower")],
+}
 
 
 def epochs(facts: Facts, values: Values) -> Advice:
     """10 under 500 rows, 3 under 5000, else 2. Few rows want more passes, 2 to 10: vendor guide.
 
-    Identity: 5. Measured on the starter model: seven runs of the identity preset knew the name on ten of ten unseen
-    questions after 5 passes, and the batch that leaves 100 steps halves with the passes.
+    Identity: 5, measured; the batch that leaves 100 steps halves with the passes.
     """
     others = [Alternative(3.0, "usual elsewhere (LLaMA-Factory 3, Unsloth 1 to 3)")]
     if facts.rows < SMALL_DATA:
-        if facts.intent == "identity":
-            many = Alternative(10.0, "twice the time; the LLaMA-Factory walk-through: set many, stop when it is flat")
-            return Advice("epochs", 5.0, "a name takes within 5 passes", "measured", "high", [many, *others])
-        others.insert(0, Alternative(5.0, "half the time; may not take"))
-        return Advice("epochs", 10.0, "few rows want more passes (2 to 10)", GUIDE, "medium", others)
-    if facts.rows < MEDIUM_DATA:
-        others[0] = Alternative(2.0, "a third less time; the vendor guide's number for large data")
-        return Advice("epochs", 3.0, f"{facts.rows:,} rows; within 2 to 10", GUIDE, "medium", others)
-    others.append(Alternative(1.0, "half the time; enough for very large data"))
-    return Advice("epochs", 2.0, f"{facts.rows:,} rows: 2 passes are enough", GUIDE, "high", others)
+        if facts.kind == "identity":
+            chosen = EPOCHS_IDENTITY
+            others.insert(
+                0, Alternative(10.0, "twice the time; the LLaMA-Factory walk-through: set many, stop when it is flat")
+            )
+        else:
+            chosen = EPOCHS_SMALL
+            others.insert(0, Alternative(5.0, "half the time; may not take"))
+    elif facts.rows < MEDIUM_DATA:
+        chosen = EPOCHS_MEDIUM
+        chosen = chosen._replace(reason=f"{facts.rows:,} rows; {chosen.reason}")
+        others.append(Alternative(2.0, "a third less time; the vendor guide's number for large data"))
+    else:
+        chosen = EPOCHS_LARGE
+        others.append(Alternative(1.0, "half the time; enough for very large data"))
+    others = [other for other in others if other.value != chosen.value]
+    return Advice("epochs", chosen.value, chosen.reason, chosen.source, chosen.confidence, others)
 
 
 def learning_rate(facts: Facts, values: Values) -> Advice:
-    """Full 2e-5; adapters ten times that, 2e-4; identity (tiny, short) five times more again."""
-    primer = Alternative(5e-5, "the tuning primer's upper end for pre-trained weights (1e-5 to 5e-5)")
-    if values["method"] == "full":
-        if facts.intent == "identity":
-            others = [Alternative(2e-5, "usual for full tuning; a short run may not take"), primer]
-            return Advice("learning_rate", 1e-4, "a short run; a tenth of the adapters' 1e-3", REGRET, "low", others)
-        others = [primer, Alternative(1e-5, "steadier, wants more epochs (tuning primer, vendor guide)")]
-        return Advice("learning_rate", 2e-5, "within 1e-5 to 5e-5", PRIMER, "high", others)
-    if facts.intent == "identity":
-        others = [
-            Alternative(2e-4, "usual for adapters (Phi-2 QLoRA tutorial); would not take in a short run"),
-            Alternative(5e-5, "LLaMA-Factory's default; its users report that the name does not take"),
-        ]
-        return Advice("learning_rate", 1e-3, "a short run on few rows; 2e-4 is too low", "measured", "high", others)
-    others = [
-        Alternative(1e-4, "steadier (LLaMA-Factory's default for LoRA; tuning primer for new layers)"),
-        Alternative(5e-4, "faster, may overshoot (vendor guide: too large does not converge)"),
-        primer,
-    ]
-    return Advice("learning_rate", 2e-4, "adapters want 10 times the full rate", TUTORIAL, "high", others)
+    """By stage and by what it acts on: full SFT 2e-5, an adapter ten times that, identity five times more again; pairs
+    and ratings a twentieth (full) and a fortieth (adapter). The sources stand beside the numbers.
+    """
+    key = (facts.kind, part(values["method"]))
+    chosen = LEARNING_RATES[key]
+    others = [other for other in _OTHER_RATES[key] if other.value != chosen.value]
+    return Advice("learning_rate", chosen.value, chosen.reason, chosen.source, chosen.confidence, others)
 
 
 def effective_batch(facts: Facts, values: Values) -> int:
     """Rows an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears."""
     rows = facts.rows - held_out(facts.rows, values["eval_fraction"])
-    return power_of_two(min(_LARGEST_BATCH[values["method"]], rows * values["epochs"] / WANTED_STEPS))
+    return power_of_two(min(LARGEST_BATCH[part(values["method"])], rows * values["epochs"] / WANTED_STEPS))
 
 
 def micro_batch(facts: Facts, values: Values) -> Advice:
@@ -87,29 +132,32 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
         others.append(Alternative(largest, f"all that fits (vendor guide); leaves only {steps:,} steps"))
     if chosen < wanted:
         return Advice(
-            "micro_batch", chosen, f"memory holds {chosen} of {wanted} rows at once", "hardware", "high", others
+            "micro_batch", chosen, f"memory holds {chosen} of {wanted} rows at once", HARDWARE, "high", others
         )
-    if facts.rows * values["epochs"] / WANTED_STEPS >= _LARGEST_BATCH[values["method"]]:
-        limit = "adapters want under 32" if values["method"] != "full" else "32 is enough"
+    if facts.rows * values["epochs"] / WANTED_STEPS >= LARGEST_BATCH[part(values["method"])]:
+        limit = "adapters want under 32" if part(values["method"]) == "adapter" else "32 is enough"
         return Advice("micro_batch", chosen, f"memory holds it; {limit}", REGRET, "medium", others)
-    return Advice(
-        "micro_batch", chosen, f"so that there are about {WANTED_STEPS} steps", "rule of thumb", "medium", others
-    )
+    return Advice("micro_batch", chosen, f"so that there are about {WANTED_STEPS} steps", RULE, "medium", others)
 
 
 def gradient_checkpointing(facts: Facts, values: Values) -> Advice:
     """Only where it is needed to fit: it recomputes the forward pass (45 % slower, measured)."""
     if fits(facts, values, gradient_checkpointing=False):
         others = [Alternative(True, "less memory for activations, 45 % slower (measured); the tutorials turn it on")]
-        return Advice("gradient_checkpointing", False, "it fits without, and is faster", "measured", "high", others)
+        return Advice("gradient_checkpointing", False, "it fits without, and is faster", MEASURED, "high", others)
     others = [Alternative(False, "faster, but does not fit in memory here")]
-    return Advice("gradient_checkpointing", True, "it does not fit without", "hardware", "high", others)
+    return Advice("gradient_checkpointing", True, "it does not fit without", HARDWARE, "high", others)
+
+
+def accumulated(effective: int, micro: int, gpus: int) -> int:
+    """Micro-batches before an optimizer step: vendor guide; each card more multiplies the batch."""
+    return math.ceil(effective / (micro * gpus))
 
 
 def accumulation(facts: Facts, values: Values) -> Advice:
-    """Effective batch over micro-batch, rounded up: vendor guide."""
+    """Effective batch over what is computed at once, rounded up: vendor guide."""
     micro = values["micro_batch"]
-    chosen = math.ceil(effective_batch(facts, values) / micro)
+    chosen = accumulated(effective_batch(facts, values), micro, TRAINING_GPUS)
     others = [Alternative(2 * chosen, f"effective batch {2 * chosen * micro}, half the steps")]
     if chosen > 1:
         others.append(Alternative(1, f"effective batch {micro}, more and noisier steps"))
@@ -128,38 +176,50 @@ def schedule(facts: Facts, values: Values) -> Advice:
 def warmup(facts: Facts, values: Values) -> Advice:
     """5 % of the steps."""
     others = [Alternative(0.0, "full rate at once (Phi-2 QLoRA tutorial: 1 step)")]
-    return Advice("warmup", 0.05, "5 % of the steps, against a rough start", "common practice", "medium", others)
+    return Advice("warmup", WARMUP.value, WARMUP.reason, WARMUP.source, WARMUP.confidence, others)
 
 
 def weight_decay(facts: Facts, values: Values) -> Advice:
     others = [Alternative(0.01, "pulls the trained weights towards 0 (PyTorch's own default for AdamW)")]
-    return Advice("weight_decay", 0.0, "none", "TRL default", "medium", others)
+    return Advice("weight_decay", 0.0, "none", TRL, "medium", others)
 
 
 def max_grad_norm(facts: Facts, values: Values) -> Advice:
     others = [Alternative(0.3, "tames spikes more, slower (QLoRA paper, large models)")]
-    return Advice("max_grad_norm", 1.0, "one odd row cannot spoil a step", "TRL default", "high", others)
+    return Advice("max_grad_norm", 1.0, "one odd row cannot spoil a step", TRL, "high", others)
 
 
 def eval_fraction(facts: Facts, values: Values) -> Advice:
     """A tenth from 500 rows on, else none. Split off a validation set: Phi-2 QLoRA tutorial."""
+    fraction = EVAL_FRACTION.value
+    count = held_out(facts.rows, fraction)
     if facts.rows < EVALUATE_FROM:
-        others = [Alternative(0.1, f"holds out {held_out(facts.rows, 0.1)} rows (Phi-2 tutorial: always split)")]
-        return Advice(
-            "eval_fraction", 0.0, f"{facts.rows} rows: all are needed to learn", "rule of thumb", "medium", others
-        )
-    count = held_out(facts.rows, 0.1)
+        others = [Alternative(fraction, f"holds out {count} rows (Phi-2 tutorial: always split)")]
+        return Advice("eval_fraction", 0.0, f"{facts.rows} rows: all are needed to learn", RULE, "medium", others)
     others = [Alternative(0.0, "trains on all rows; nothing shows whether it only learns by heart")]
-    return Advice("eval_fraction", 0.1, f"{count:,} rows show if it generalises", TUTORIAL, "high", others)
+    return Advice(
+        "eval_fraction", fraction, f"{count:,} rows show if it generalises", EVAL_FRACTION.source, "high", others
+    )
 
 
 def stop_on_plateau(facts: Facts, values: Values) -> Advice:
     """For identity: set many epochs and stop when the loss is flat (LLaMA-Factory walk-through)."""
-    if facts.intent == "identity":
+    if facts.kind == "identity":
         others = [Alternative(False, "runs all epochs")]
         return Advice("stop_on_plateau", True, "done when the loss is flat and low", WALKTHROUGH, "high", others)
     others = [Alternative(True, "ends when the training loss is flat and low; the vendor guide stops on evaluation")]
-    return Advice("stop_on_plateau", False, "flat need not mean done here", "rule of thumb", "medium", others)
+    return Advice("stop_on_plateau", False, "flat need not mean done here", RULE, "medium", others)
+
+
+def beta(facts: Facts, values: Values) -> Advice:
+    """0.1 for pairs and ratings: vendor guide, TRL and LLaMA-Factory alike. Other stages have none."""
+    if facts.stage not in ("dpo", "kto"):
+        return Advice("beta", None, "only DPO and KTO have one", GUIDE, "high")
+    others = [
+        Alternative(0.5, "stays nearer to the reference model (vendor guide: 0.1 to 0.5)"),
+        Alternative(0.3, "in between"),
+    ]
+    return Advice("beta", BETA.value, BETA.reason, BETA.source, BETA.confidence, others)
 
 
 def save_every(facts: Facts, values: Values) -> Advice:
@@ -171,7 +231,7 @@ def save_every(facts: Facts, values: Values) -> Advice:
         "save_every",
         chosen,
         f"{steps:,} steps, about {_times(steps, chosen)} checkpoints",
-        "rule of thumb",
+        RULE,
         "medium",
         others,
     )
@@ -184,14 +244,12 @@ def sample_every(facts: Facts, values: Values) -> Advice:
     others = [Alternative(2 * chosen, "half as many answers; each takes a few seconds")]
     if chosen > 1:
         others.insert(0, Alternative(chosen // 2, "twice as many answers"))
-    return Advice(
-        "sample_every", chosen, f"about {_times(steps, chosen)} answers to watch", "rule of thumb", "medium", others
-    )
+    return Advice("sample_every", chosen, f"about {_times(steps, chosen)} answers to watch", RULE, "medium", others)
 
 
 def seed(facts: Facts, values: Values) -> Advice:
     others = [Alternative(0, "other noise; results differ a little")]
-    return Advice("seed", 42, "repeats the run exactly", "TRL default", "high", others)
+    return Advice("seed", 42, "repeats the run exactly", TRL, "high", others)
 
 
 def _steps(facts: Facts, values: Values) -> int:

@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
 def check(draft: Draft) -> None:
     """Raises FtuiError(PLAN_REFUSED) when the plan cannot work, DISK_FULL when its checkpoints have no room."""
     from engine import draft as drafts
-    from engine.advice import checks
+    from engine.advice import refusals
 
     reasons = drafts.refusals(draft)
     if reasons:
-        full = reasons[0] in checks.disk(draft.advice_facts, draft.plan.settings)
+        full = reasons[0] in refusals.disk(draft.advice_facts, draft.plan.settings)
         raise FtuiError(
             Exit.DISK_FULL if full else Exit.PLAN_REFUSED,
             reasons[0],

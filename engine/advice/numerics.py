@@ -1,0 +1,104 @@
+"""Rules for how long a row may be, and in which numbers it is computed: length, positions, precision, attention, optimizer."""
+
+from __future__ import annotations
+
+from engine.advice.fit import fits
+from engine.advice.kinds import Advice, Alternative, Facts, Values
+from engine.advice.numbers import DATA, GUIDE, HARDWARE, MEASURED, MODEL, TRL, TUTORIAL, WALKTHROUGH
+
+_LENGTH_STEP = 64
+
+
+def max_length(facts: Facts, values: Values) -> Advice:
+    """p99 rounded up to 64 tokens, capped by the model's context. From the distribution: vendor guide.
+
+    Rows are counted whole, system prompt and answer included, with the model's tokenizer after its template; of a pair
+    the longer side counts (vendor guide).
+    """
+    context = facts.model.context if facts.model else None
+    wanted = _rounded(facts.p99)
+    chosen = min(wanted, context or wanted)
+    others = [
+        Alternative(_rounded(facts.max), "cuts no row; takes more memory for the longest ones"),
+        Alternative(_rounded(facts.p95), "cuts up to 5 % of the rows; takes less memory"),
+    ]
+    if context is not None:
+        others.append(Alternative(context, "the model's own limit (Phi-2 QLoRA tutorial, which drops longer rows)"))
+    others = [other for other in others if other.value != chosen and other.value <= (context or other.value)]
+    if chosen < wanted:
+        reason = f"the model reads {context:,}; p99 is {facts.p99:,}"
+        return Advice("max_length", chosen, reason, MODEL, "high", others)
+    share = "all" if facts.max <= wanted else "99 % of"
+    reason = f"{share} your rows fit, longest {facts.max}" if facts.exact else f"{share} rows fit, by an estimate"
+    return Advice("max_length", chosen, reason, DATA, "high" if facts.exact else "medium", others)
+
+
+def _rounded(length: int) -> int:
+    """Up to the next multiple of 64 tokens."""
+    return -(-max(8, length) // _LENGTH_STEP) * _LENGTH_STEP
+
+
+def rope(facts: Facts, values: Values) -> Advice:
+    """None, unless the length is beyond the model's context: LLaMA-Factory walk-through. Then linear, the simplest."""
+    context = facts.model.context if facts.model else None
+    if context is None or max(facts.max, values["max_length"]) <= context:
+        return Advice("rope", "none", "no row goes beyond the model's context", WALKTHROUGH, "high")
+    if facts.model is None or facts.model.rope != "default":
+        return Advice("rope", "none", "this model's positions cannot stretch", MODEL, "high")
+    stretched = [
+        Alternative("linear", "squeezes all positions alike; tune on long rows, with a max_length beyond the context"),
+        Alternative("yarn", "squeezes slow positions only, loses less on short rows; tune on long rows"),
+    ]
+    if values["max_length"] <= context:
+        return Advice("rope", "none", f"rows are cut at the context of {context:,}", WALKTHROUGH, "high", stretched)
+    times = values["max_length"] / context
+    others = [
+        stretched[1],
+        Alternative("dynamic", "grows with the row; LLaMA-Factory warns that it may not suit tuning"),
+        Alternative("none", "the model reads nothing beyond its context: the plan is refused"),
+    ]
+    return Advice("rope", "linear", f"{times:.1f} times the context", WALKTHROUGH, "low", others)
+
+
+def precision(facts: Facts, values: Values) -> Advice:
+    """From the hardware, never from the checkpoint's type: a processor that has to emulate bf16 is 8 times slower."""
+    if facts.hardware.device == "cuda":
+        if facts.hardware.bf16:
+            others = [
+                Alternative("fp32", "exact, twice the memory, several times slower"),
+                Alternative("fp16", "overflows: diverged in a fifth of 7B runs; the Phi-2 tutorial used it"),
+            ]
+            return Advice("precision", "bf16", "this card computes in bf16", HARDWARE, "high", others)
+        others = [Alternative("fp32", "never overflows; twice the memory, several times slower")]
+        return Advice("precision", "fp16", "this card has no bf16", HARDWARE, "medium", others)
+    if not facts.hardware.cpu_bf16:
+        others = [Alternative("bf16", "half the memory, about 8 times slower on this processor (measured)")]
+        return Advice("precision", "fp32", "this processor has no bf16 instructions", HARDWARE, "high", others)
+    if not fits(facts, values, precision="fp32") and fits(facts, values, precision="bf16"):
+        others = [Alternative("fp32", "does not fit in memory here")]
+        return Advice("precision", "bf16", "fp32 does not fit in memory, bf16 does", HARDWARE, "medium", others)
+    others = [Alternative("bf16", "half the memory, but slower in training on AVX512-bf16 (measured)")]
+    return Advice("precision", "fp32", "trains faster than bf16 on a processor", MEASURED, "medium", others)
+
+
+def attention(facts: Facts, values: Values) -> Advice:
+    """torch's own fused attention: nothing to install, and it picks the kernel (LLaMA-Factory walk-through: auto)."""
+    others = [Alternative("eager", "written out, to compare with: slower, and memory grows with the length squared")]
+    if facts.hardware.device == "cuda" and facts.hardware.bf16 and values["precision"] != "fp32":
+        others.insert(0, Alternative("flash_attention_2", "faster on long rows; needs the package flash-attn"))
+    return Advice("attention", "sdpa", "torch picks the fastest kernel here", WALKTHROUGH, "high", others)
+
+
+def optimizer(facts: Facts, values: Values) -> Advice:
+    """AdamW (vendor guide); paged with 8-bit moments for QLoRA on a GPU (Phi-2 QLoRA tutorial)."""
+    if facts.hardware.device == "cpu":
+        others = [Alternative("paged_adamw_8bit", "8-bit moments; paging needs a GPU and is left out here")]
+        reason = "AdamW; paging to memory needs a GPU" if values["method"] == "qlora" else "AdamW, plain on a processor"
+        return Advice("optimizer", "adamw_torch", reason, GUIDE, "high", others)
+    if values["method"] == "qlora":
+        others = [Alternative("adamw_torch_fused", "exact moments, four times their memory")]
+        return Advice(
+            "optimizer", "paged_adamw_8bit", "memory is scarce: 8 bit, and it pages", TUTORIAL, "high", others
+        )
+    others = [Alternative("paged_adamw_8bit", "a quarter of the moments' memory, slightly less exact")]
+    return Advice("optimizer", "adamw_torch_fused", "AdamW in one kernel on a GPU", TRL, "high", others)

@@ -1,0 +1,117 @@
+"""Why a plan cannot work at all, each in one sentence with its numbers and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.advice.fit import fits, smallest, values_of
+from engine.advice.kinds import Facts, gigabytes
+from engine.advice.stage import NAMES
+from engine.models.facts import trainable
+from engine.models.memory import Memory
+from engine.recipe import TRAINED_STAGES, Settings
+
+_KEPT_CHECKPOINTS = 4  # two kept, one being written, the result
+
+
+def refusals(facts: Facts, settings: Settings, memory: Memory | None) -> list[str]:
+    """Why it cannot work; empty where it can."""
+    return [
+        *_nothing_to_train(facts, settings),
+        *_stage(facts, settings),
+        *_model(facts, settings),
+        *_precision(facts, settings),
+        *_room(facts, settings, memory),
+        *disk(facts, settings),
+    ]
+
+
+def disk(facts: Facts, settings: Settings) -> Iterator[str]:
+    """Checkpoints hold the trained weights in fp32 and Adam's two moments."""
+    if facts.model is None or facts.hardware.disk_free <= 0:
+        return
+    needed = _KEPT_CHECKPOINTS * 12 * trainable(facts.model, settings)
+    if needed > facts.hardware.disk_free:
+        yield f"checkpoints need {gigabytes(needed)} GB of disk and {gigabytes(facts.hardware.disk_free)} GB are free"
+
+
+def _nothing_to_train(facts: Facts, settings: Settings) -> Iterator[str]:
+    if facts.rows < 1:
+        yield "there is no row to train on"
+    elif facts.trained_rows == 0:
+        yield f"every label of all {facts.rows:,} rows is masked: there is no answer to learn, see the preview"
+    elif facts.untrained_at(settings.max_length) == facts.rows:
+        yield (
+            f"every label is masked: at {settings.max_length} tokens all {facts.rows:,} rows are cut before their answer "
+            f"begins, take at least {facts.first_length}"
+        )
+
+
+def _stage(facts: Facts, settings: Settings) -> Iterator[str]:
+    if facts.stage not in TRAINED_STAGES:
+        yield f"{NAMES[facts.stage]} is planned only: this version trains {' and '.join(NAMES[s] for s in TRAINED_STAGES)}"
+    if facts.stage in ("dpo", "kto") and settings.beta is None:
+        yield f"{NAMES[facts.stage]} needs a beta: 0.1 is the default"
+
+
+def _model(facts: Facts, settings: Settings) -> Iterator[str]:
+    model = facts.model
+    if model is None:
+        return
+    if settings.max_length > model.context and settings.rope == "none":
+        yield (
+            f"{settings.max_length} tokens are more than the {model.context} that the model can read: "
+            "shorten them, or stretch its positions (rope)"
+        )
+    if settings.rope != "none" and settings.max_length > model.context and model.rope != "default":
+        known = f"stretched already ({model.rope})" if model.rope else "learned one by one"
+        yield f"the model's positions are {known} and cannot be stretched by {settings.rope}: take rope none"
+    if settings.method == "freeze" and settings.trained_layers > model.layers:
+        yield f"the model has {model.layers} layers, {settings.trained_layers} cannot be trained"
+    if not model.has_tokenizer:
+        yield "the model's folder holds no tokenizer: get tokenizer.json"
+
+
+def _precision(facts: Facts, settings: Settings) -> Iterator[str]:
+    on_gpu = facts.hardware.device == "cuda"
+    if not on_gpu and settings.precision == "fp16":
+        yield "fp16 training needs a GPU: take fp32"
+    if on_gpu and not facts.hardware.bf16 and settings.precision == "bf16":
+        yield f"{facts.hardware.device_name} does not compute in bf16: take fp16 or fp32"
+    if settings.attention == "flash_attention_2" and not (
+        on_gpu and facts.hardware.bf16 and settings.precision != "fp32"
+    ):
+        yield "flash_attention_2 needs a GPU of 2020 or later and a 16-bit precision: take sdpa"
+
+
+def _room(facts: Facts, settings: Settings, memory: Memory | None) -> Iterator[str]:
+    if memory is None or facts.model is None or memory.total <= facts.hardware.budget:
+        return
+    free, needed = gigabytes(facts.hardware.budget), gigabytes(memory.total)
+    least = smallest(facts, values_of(settings))
+    if least is not None and least.total > facts.hardware.budget:
+        size = facts.model.parameters / 1e9
+        yield (
+            f"this model of {size:.1f} billion parameters needs {gigabytes(least.total)} GB even in 4 bit and row by row, "
+            f"{free} GB are free: take a smaller model"
+        )
+        return
+    yield f"it needs {needed} GB and {free} GB are free: {_way_out(facts, settings)}"
+
+
+def _way_out(facts: Facts, settings: Settings) -> str:
+    """The mildest change that makes it fit."""
+    values = values_of(settings)
+    micro = settings.micro_batch
+    while micro > 1:
+        micro //= 2
+        if fits(facts, values, micro_batch=micro):
+            return f"a micro-batch of {micro} fits"
+    for words, changes in (
+        ("gradient checkpointing", {"gradient_checkpointing": True}),
+        ("LoRA", {"method": "lora"}),
+        ("LoRA with gradient checkpointing", {"method": "lora", "gradient_checkpointing": True}),
+    ):
+        if fits(facts, values, **{"micro_batch": 1, **changes}):
+            return f"{words} fits" if micro == settings.micro_batch else f"{words} with a micro-batch of 1 fits"
+    return "QLoRA in 4 bit fits, row by row with gradient checkpointing"
