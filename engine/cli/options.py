@@ -131,15 +131,16 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
 
 def edits(args: argparse.Namespace) -> dict[str, object]:
     """The settings changed on the command line, typed. Raises FtuiError(RECIPE_INVALID) for one that does not fit."""
+    short = [f"{name}={getattr(args, name)}" for name in (*SHORT, "method") if getattr(args, name) is not None]
+    return typed([*short, *args.edit], "--edit")
+
+
+def typed(given: list[str], option: str) -> dict[str, object]:
+    """["lr=1e-4", …] as settings with typed values; short names count. Raises FtuiError(USAGE | RECIPE_INVALID)."""
     from engine import recipe
 
-    given: dict[str, str] = {
-        name: getattr(args, short) for short, name in SHORT.items() if getattr(args, short) is not None
-    }
-    if args.method:
-        given["method"] = args.method
-    given.update(pairs(args.edit, "--edit"))
-    return {name: recipe.setting(name, value) for name, value in given.items()}
+    named = {SHORT.get(name, name).replace("-", "_"): value for name, value in pairs(given, option).items()}
+    return {name: recipe.setting(name, value) for name, value in named.items()}
 
 
 def _seconds(word: str) -> float:

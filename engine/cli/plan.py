@@ -3,11 +3,15 @@
 examples:
   ftui plan --preset identity
   ftui plan --data rows.jsonl --model Qwen/Qwen3-0.6B --explain learning_rate
+  ftui plan --data rows.jsonl --what-if rank=64 --what-if epochs=3,lr=1e-4
+  ftui plan recipe.yaml --against other.yaml
+  ftui plan --data rows.jsonl --rank 16 --save mine
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli import options as shared
@@ -16,6 +20,7 @@ from engine.text import duration, number, size
 
 if TYPE_CHECKING:
     from engine.advice import Advice
+    from engine.advice.compare import Change
     from engine.draft import Draft
 
 _MEMORY_BAR = 40
@@ -25,15 +30,30 @@ _FILLS = "█▓▒░▚▞"
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_choice(parser)
     parser.add_argument("--explain", metavar="FIELD", help="why this value, and what else it could be")
+    parser.add_argument(
+        "--what-if",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="what would move with it; several fields with a comma, and again for another column",
+    )
+    parser.add_argument("--against", metavar="OTHER", help="what differs from a recipe file, a preset or a run")
+    parser.add_argument("--save", metavar="NAME", help="keep what is set here as your own preset")
+    parser.add_argument("--force", action="store_true", help="with --save: replace a preset of that name")
     shared.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.cli import progress
+    from engine.cli import changes, progress
 
     with progress.shown(args.json) as report:
         draft = shared.draft(args, report)
-    if args.explain:
+        other = changes.against(draft, args.against, report) if args.against else None
+    if args.save:
+        return save(args, draft)
+    if args.what_if or other:
+        compared(args, draft, other)
+    elif args.explain:
         advice = _find(draft, args.explain)
         if args.json:
             show.emit(advice)
@@ -42,8 +62,39 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         show.emit(document(draft))
     else:
+        shared.say_imported(args)
         show_plan(draft)
     return 0
+
+
+def save(args: argparse.Namespace, draft: Draft) -> int:
+    from engine import presets
+
+    file = presets.save(args.save, draft, args.force)
+    if args.json:
+        show.emit({"preset": args.save, "file": str(file)})
+    else:
+        show.say(f"saved: {file}")
+        show.say(f"`ftui plan --preset {args.save}` takes it up, `ftui presets {args.save}` shows it", "dim")
+    return 0
+
+
+def compared(args: argparse.Namespace, draft: Draft, other: tuple[str, list[Change]] | None) -> None:
+    """The changes that were asked about, and nothing else of the plan."""
+    from engine.cli import changes
+
+    asked = changes.what_if(draft, args.what_if)
+    if args.json:
+        both = {"what_if": changes.document(asked)} if asked else {}
+        show.emit({**both, **({"against": changes.document([other])[0]} if other else {})})
+        return
+    show.say(draft.plan.sentence, "bold")
+    if len(asked) > 1:
+        changes.show_columns(asked)
+    elif asked:
+        changes.show_list(asked[0][1], "now", asked[0][0])
+    if other:
+        changes.show_list(other[1], Path(args.recipe or "this plan").name, other[0])
 
 
 def show_plan(draft: Draft) -> None:

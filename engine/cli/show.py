@@ -38,6 +38,18 @@ def say(text: object = "", style: str = "") -> None:
     console().print(styled(str(text), style), soft_wrap=True)
 
 
+def paragraph(text: str, style: str = "", lead: str = "") -> None:
+    """Foreign text, wrapped at words; `lead` stands before its first line and the others are aligned with that."""
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    grid = Table.grid()
+    grid.add_column(width=cell_len(lead))
+    grid.add_column()
+    grid.add_row(styled(lead, style), styled(text, style))
+    console().print(grid)
+
+
 def styled(text: str, style: str = "") -> Text:
     """Foreign text as rich Text: made safe, no markup."""
     from rich.text import Text

@@ -1,14 +1,17 @@
-"""Presets: the packaged ones hold what they promise, a person's own are found, mistakes are named."""
+"""Presets: the packaged ones hold what they promise, a person's own are found and saved, mistakes are named."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine import draft as drafts
 from engine import paths, presets
+from engine.choice import Choice
 from engine.errors import Exit, FtuiError
 from engine.recipe import Check, setting
 
@@ -203,3 +206,87 @@ def test_a_preset_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(FtuiError) as caught:
         presets.load("broken")
     assert "UTF-8" in caught.value.cause
+
+
+def _draft(tiny_model: Path, **picked: Any) -> drafts.Draft:
+    return drafts.make(Choice(model=str(tiny_model), **picked))
+
+
+@pytest.fixture
+def dialogues(tmp_path: Path) -> Path:
+    file = tmp_path / "dialogues.jsonl"
+    rows = [{"talk": f"A: is it {n}? B: yes.", "gist": f"It is {n}."} for n in range(20)]
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return file
+
+
+def test_what_was_set_by_hand_is_saved_with_a_reason_and_loads_back(tiny_model: Path, dialogues: Path) -> None:
+    picked = {"prompt": "Sum up: {talk}", "completion": "{gist}", "edits": {"rank": 16, "learning_rate": 1e-5}}
+    draft = _draft(tiny_model, data=str(dialogues), **picked)
+    file = presets.save("mine", draft)
+    preset = presets.load("mine")
+    assert file == Path(preset.folder) / "mine.yaml"
+    assert preset.own
+    assert preset.settings == {"rank": 16, "learning_rate": 1e-5}
+    advised = next(a for a in draft.plan.advice if a.field == "rank")
+    assert preset.reasons["rank"].startswith("set by hand")
+    assert f"advised was {advised.value}" in preset.reasons["rank"]
+    assert (preset.prompt, preset.completion) == ("Sum up: {talk}", "{gist}")
+    assert preset.data is None, "rows are the person's own"
+    assert preset.probe == "", "the first prompt of other rows would be another"
+    again = _draft(tiny_model, data=str(dialogues), preset="mine")
+    assert again.plan.settings == draft.plan.settings
+    assert next(a for a in again.plan.advice if a.field == "rank").source == "preset mine"
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_preset_saved_from_a_preset_keeps_its_rows_questions_and_reasons(tiny_model: Path) -> None:
+    base = presets.load("identity")
+    presets.save("ada", _draft(tiny_model, preset="identity", values={"name": "Ada"}, edits={"epochs": 3}))
+    preset = presets.load("ada")
+    assert preset.values == {**base.values, "name": "Ada"}
+    assert preset.checks == base.checks and preset.probe == base.probe and preset.intent == "identity"
+    assert _rows(preset) == _rows(base)
+    assert preset.data_path is not None and preset.data_path.parent == Path(preset.folder)
+    assert preset.settings["epochs"] == 3
+    assert preset.reasons["rank"] == base.reasons["rank"]
+    assert preset.settings.keys() == base.settings.keys()
+    recipe = _draft(tiny_model, preset="ada").recipe
+    assert any("Ada" in check.expect for check in recipe.checks.identity)
+
+
+def test_a_whole_recipe_is_saved_as_what_the_rules_would_not_say(tiny_model: Path, dialogues: Path) -> None:
+    picked = {"prompt": "{talk}", "completion": "{gist}", "edits": {"seed": 7}}
+    recipe = _draft(tiny_model, data=str(dialogues), **picked).recipe
+    presets.save("seven", drafts.from_recipe(recipe))
+    assert presets.load("seven").settings == {"seed": 7}
+
+
+def test_a_preset_is_not_replaced_unless_it_is_said(tiny_model: Path) -> None:
+    first = _draft(tiny_model, preset="identity", edits={"epochs": 3})
+    presets.save("mine", first)
+    second = drafts.replan(first, {"epochs": 4})
+    for taken in ("mine", "identity"):
+        with pytest.raises(FtuiError) as caught:
+            presets.save(taken, second)
+        assert caught.value.code == Exit.USAGE
+        assert "--force" in caught.value.next_step
+    assert presets.load("mine").settings["epochs"] == 3
+    presets.save("mine", second, force=True)
+    assert presets.load("mine").settings["epochs"] == 4
+    assert len(_rows(presets.load("mine"))) == len(_rows(presets.load("identity")))
+
+
+def test_a_preset_saved_under_its_own_name_keeps_its_rows(tiny_model: Path) -> None:
+    presets.save("mine", _draft(tiny_model, preset="identity"))
+    presets.save("mine", _draft(tiny_model, preset="mine", edits={"seed": 3}), force=True)
+    assert presets.load("mine").settings["seed"] == 3
+    assert _rows(presets.load("mine")) == _rows(presets.load("identity"))
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b", "mine.yaml", "x" * 61])
+def test_a_name_that_cannot_be_a_file_is_refused(tiny_model: Path, name: str) -> None:
+    with pytest.raises(FtuiError) as caught:
+        presets.save(name, _draft(tiny_model, preset="identity"))
+    assert caught.value.code == Exit.USAGE
+    assert presets.names() == PACKAGED
