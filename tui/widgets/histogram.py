@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -17,22 +18,27 @@ from engine.text import safe, shorten
 Role = Literal["label", "kept", "cut", "count", "cutoff", "none"]
 Bucket = tuple[int, int, int]  # from (included), to (excluded), count
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_FAR = "Move the cutoff line by a whole bar"
 
 
-def bar(count: float, most: float, width: int, *, cut: bool = False) -> str:
+def bar(count: float, most: float, width: int, *, cut: bool = False, log: bool = False) -> str:
     """A bar of at most `width` cells for `count` of `most`; anything above 0 is seen.
 
     cut  drawn in ▒, whole cells only: what lies beyond the cutoff differs in shape, not in colour alone
+    log  as long as the logarithm of count + 1, so that a handful of rows shows beside a million
     """
     if count <= 0 or most <= 0 or width < 1:
         return ""
+    part = math.log1p(count) / math.log1p(most) if log else count / most
     if cut:
-        return "▒" * max(1, round(count / most * width))
-    eighths = max(1, round(count / most * width * 8))
+        return "▒" * max(1, round(part * width))
+    eighths = max(1, round(part * width * 8))
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
 
 
-def rows(buckets: Sequence[Bucket], cutoff: int | None, caption: str, width: int) -> list[list[tuple[str, Role]]]:
+def rows(
+    buckets: Sequence[Bucket], cutoff: int | None, caption: str, width: int, *, log: bool = False
+) -> list[list[tuple[str, Role]]]:
     """One row a bucket, and the cutoff line after the last bucket that begins below it: lists of (text, role)."""
     if not buckets:
         return []
@@ -50,7 +56,7 @@ def rows(buckets: Sequence[Bucket], cutoff: int | None, caption: str, width: int
             [
                 (f"{low:>{label_width},} ", "label"),
                 ("▏", "label"),
-                (bar(count, most, room, cut=beyond), "cut" if beyond else "kept"),
+                (bar(count, most, room, cut=beyond, log=log), "cut" if beyond else "kept"),
                 (f" {count:,}" if count else "", "count"),
             ]
         )
@@ -85,17 +91,20 @@ class Histogram(Widget, can_focus=True):
     COMPONENT_CLASSES = {f"histogram--{role}" for role in ("label", "kept", "cut", "count", "cutoff")}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "move(-1)", "Cutoff", key_display="←→", id="histogram.less", tooltip="Move the cutoff line"),
-        Binding("right", "move(1)", "Cutoff", show=False, id="histogram.more"),
-        Binding("shift+left", "move(-8)", "Cutoff, far", show=False, id="histogram.much-less"),
-        Binding("shift+right", "move(8)", "Cutoff, far", show=False, id="histogram.much-more"),
+        Binding("right", "move(1)", "Cutoff", show=False, tooltip="Move the cutoff line", id="histogram.more"),
+        Binding("shift+left", "far(-1)", "Cutoff, far", show=False, tooltip=_FAR, id="histogram.much-less"),
+        Binding("shift+right", "far(1)", "Cutoff, far", show=False, tooltip=_FAR, id="histogram.much-more"),
+        Binding("down", "app.focus_next", "Next thing", show=False, id="histogram.next"),
+        Binding("up", "app.focus_previous", "Thing before", show=False, id="histogram.before"),
     ]
     HELP = (
         "How many rows have how many tokens. The dashed line is the cutoff: rows below it are cut to that many tokens. "
-        "← and → move it, with shift in larger steps; a click puts it where you click."
+        "← and → move it, with shift by a whole bar; a click puts it where you click."
     )
 
     cutoff: reactive[int | None] = reactive(None)
     caption: reactive[str] = reactive("")
+    log: reactive[bool] = reactive(False)
     buckets: reactive[tuple[Bucket, ...]] = reactive((), layout=True)
 
     class CutoffChanged(Message):
@@ -129,7 +138,7 @@ class Histogram(Widget, can_focus=True):
 
     def render(self) -> Content:
         lines = []
-        for row in rows(self.buckets, self.cutoff, safe(self.caption), self.content_size.width):
+        for row in rows(self.buckets, self.cutoff, safe(self.caption), self.content_size.width, log=self.log):
             parts = ((text, self.get_visual_style(f"histogram--{role}")) for text, role in row if text)
             lines.append(Content.assemble(*parts))
         return Content("\n").join(lines)
@@ -140,6 +149,17 @@ class Histogram(Widget, can_focus=True):
     def watch_cutoff(self, before: int | None, after: int | None) -> None:
         if (before is None) != (after is None):
             self.refresh(layout=True)
+
+    @property
+    def caption_room(self) -> int:
+        """Cells that the cutoff line has for its caption."""
+        labels = [f"{low:,}" for low, _, _ in self.buckets] + [f"{self.cutoff or 0:,}"]
+        return max(0, self.content_size.width - max(5, *map(len, labels)) - 1 - 5)
+
+    def action_far(self, bars: int) -> None:
+        """Move the line by whole bars, at least eight steps each."""
+        width = self.buckets[0][1] - self.buckets[0][0] if self.buckets else 0
+        self.action_move(bars * max(8, width // self.step))
 
     def action_move(self, steps: int) -> None:
         """Move the line by `steps` steps, to a whole multiple of the step."""

@@ -27,6 +27,14 @@ def test_one_row_among_thousands_is_still_seen() -> None:
     assert bar(1, 1_000_000, 40, cut=True) == "▒"
 
 
+def test_logarithmic_bars_show_a_few_rows_beside_a_million() -> None:
+    assert len(bar(9, 999_999, 60, log=True)) == 10
+    assert bar(999_999, 999_999, 60, log=True) == "█" * 60
+    assert bar(9, 999_999, 60) == "▏"
+    linear, log = (text(rows(BUCKETS, None, "", 60, log=log))[0].count("█") for log in (False, True))
+    assert log > 3 * linear
+
+
 def test_the_line_stands_below_the_last_bucket_that_begins_before_it() -> None:
     lines = text(rows(BUCKETS, 256, "1 row cut", 60))
     assert len(lines) == 6
@@ -67,7 +75,7 @@ async def test_arrow_keys_move_the_line_to_whole_steps_within_bounds() -> None:
     async with app.run_test(size=(60, 12)) as pilot:
         app.query_one(Histogram).focus()
         await pilot.press("right", "right", "left", "shift+left")
-        assert app.moved == [256, 264, 256, 192]
+        assert app.moved == [256, 264, 256, 192]  # far: a whole bar
         for _ in range(10):
             await pilot.press("shift+right")
         assert app.query_one(Histogram).cutoff == 512
@@ -95,3 +103,20 @@ async def test_without_a_cutoff_there_is_no_line_to_move() -> None:
         assert histogram.size.height == len(BUCKETS)
         await pilot.press("right")
         assert app.moved == []
+
+
+async def test_far_is_a_whole_bar_and_a_caption_keeps_to_its_room() -> None:
+    app = Alone()
+    async with app.run_test(size=(60, 12)) as pilot:
+        histogram = app.query_one(Histogram)
+        histogram.buckets = ((0, 1024, 5), (1024, 2048, 1))
+        histogram.most, histogram.cutoff = 4096, 1024
+        histogram.focus()
+        await pilot.press("shift+right")
+        assert app.moved == [2048]
+        room = histogram.caption_room
+        histogram.caption = "x" * (room + 1)
+        await pilot.pause()
+        assert any(
+            "x" * (room - 1) + "…" in "".join(s.text for s in strip) for strip in app.screen._compositor.render_strips()
+        )
