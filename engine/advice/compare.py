@@ -11,14 +11,15 @@ from msgspec import Struct
 from engine.advice.kinds import Advice, Plan
 from engine.text import duration, number, size
 
-Kind = Literal["setting", "steps", "time", "memory", "part", "warning", "refusal"]
+Kind = Literal["verdict", "stage", "setting", "steps", "time", "memory", "part", "warning", "refusal"]
 _NUMBER = re.compile(r"\d[\d.,]*(?:e-?\d+)?")
 
 
 class Change(Struct, frozen=True):
     """One thing that is not the same in both plans.
 
-    name    a setting's field; "steps", "time", "memory"; a part of the memory ("adapter"); "warning" or "refusal"
+    name    a setting's field; "verdict" (of the gate), "stage", "steps", "time", "memory"; a part of the memory ("adapter");
+            "warning" or "refusal"
     before  as it was: a setting's value, optimizer steps, seconds, bytes, the words of a warning; None where there was none
     after   as it is then
     effect  what that means, in a few plain words
@@ -36,14 +37,14 @@ class Change(Struct, frozen=True):
 
 
 def compare(before: Plan, after: Plan) -> list[Change]:
-    """Everything that differs: what the person changed first, then what moved with it, then what follows from both.
+    """Everything that differs, verdict and stage ahead: what the person changed first, then what moved with it, then what follows from both.
 
     Memory comes as the total ("memory") and by part ("part"). A warning that only has other numbers is one change;
     else one was gained (`before` is None) or lost (`after` is None).
     """
     settings = list(_settings(before, after))
     settings.sort(key=lambda change: not _edited(change.name, before, after))
-    return [*settings, *_outcome(before, after), *_sayings(before, after)]
+    return [*_gate(before, after), *settings, *_outcome(before, after), *_sayings(before, after)]
 
 
 def brief(changes: Sequence[Change]) -> str:
@@ -71,6 +72,14 @@ def said(kind: Kind, value: Any) -> str:
     if kind in ("memory", "part"):
         return size(value)
     return number(value)
+
+
+def _gate(before: Plan, after: Plan) -> Iterator[Change]:
+    """Whether to tune at all, and what kind of training it is."""
+    if before.gate.verdict != after.gate.verdict:
+        yield Change("verdict", before.gate.verdict, after.gate.verdict, after.gate.why, "verdict")
+    if before.stage.value != after.stage.value:
+        yield Change("stage", before.stage.value, after.stage.value, after.stage.reason, "stage")
 
 
 def _edited(name: str, before: Plan, after: Plan) -> bool:
