@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
-from engine.data import shapes
-from engine.data.shapes import Shape
+from engine.data import turns
+from engine.data.shapes import COLUMN, Shape
+from engine.data.turns import Message, Role, Turns, Unusable, as_text
 
-Role = Literal["system", "user", "assistant", "tool"]
+__all__ = ["Example", "Message", "Role", "Unusable", "converter"]
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "bard": "assistant",
-    "bing": "assistant",
-    # LLaMA-Factory's sharegpt files: the model writes the call, the tool gives the observation.
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "ipython": "tool",
-    "observation": "tool",
-}
-
-
-class Message(Struct, omit_defaults=True):
-    """One turn.
-
-    tool_calls    of an answer: [{"name": …, "arguments": {…}}], with "id" where the row has one
-    tool_call_id  which call a tool's turn replies to, where the row says it
-    name          of the tool that replies, where the row says it
-    trained       False for an answer that carries no loss: what a pair replies to, or what a row marks (weight 0)
-    """
-
-    role: Role
-    content: str
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str = ""
-    name: str = ""
-    trained: bool = True
+_RATINGS: dict[Any, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
 
 
 class Example(Struct, omit_defaults=True):
     """One row made ready. `row` counts from 1 through all sources of the data set, unusable rows included.
 
-    messages  a conversation; for preferences what both answers reply to; None for plain text
+    messages  a conversation; for preferences what both answers reply to; without an answer that is trained, a prompt;
+              None for plain text
     text      plain text, else None
     chosen    with `rejected`: the turns of the two answers of a preference pair
     label     True for a good answer, False for a bad one (KTO)
-    tools     descriptions of the tools that a conversation may call
+    tools     what the tools are that a conversation may call: [{"type": "function", "function": {…}}]
     """
 
     row: int
@@ -70,37 +36,212 @@ class Example(Struct, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
 
 
-class Unusable(Exception):
-    """Why a row cannot be trained on, as the rest of a sentence that begins with the row's number."""
-
-
 def converter(shape: Shape, system: str | None) -> Callable[[int, dict[str, Any]], Example]:
     """A function from row number and row to Example; it raises Unusable.
 
     system  put before each conversation that has no system message of its own
     """
-    columns = shape.columns
-    build = {
-        "alpaca": _alpaca,
-        "sharegpt": _conversation,
-        "messages": _conversation,
-        "prompt-completion": _pair,
-        "template": _template,
-    }.get(shape.name)
+    reader = _Reader(shape, system)
+    if "text" in shape.columns:
+        return reader.text
+    if "chosen" in shape.columns:
+        return reader.preference
+    if "label" in shape.columns:
+        return reader.rated
+    if shape.stage == "rl":
+        return reader.prompt
+    return reader.conversation if "conversation" in shape.columns or "history" in shape.columns else reader.exchange
 
-    def convert(number: int, value: dict[str, Any]) -> Example:
-        if build is None:
-            text = _text(value, columns["text"])
-            if not text.strip():
-                raise Unusable(f"has no text ({columns['text']})")
-            return Example(number, None, text)
-        messages = build(value, columns)
+
+class _Reader:
+    """Reads the rows of one shape. All that is the same for each row is worked out once."""
+
+    def __init__(self, shape: Shape, system: str | None) -> None:
+        columns = dict(shape.columns)
+        template = shape.name == "template"
+        self._prompt_template = (
+            _Template(columns.pop("prompt"), "question") if template and "prompt" in columns else None
+        )
+        self._answer_template = (
+            _Template(columns.pop("completion"), "answer") if template and "completion" in columns else None
+        )
+        self._columns = columns
+        self._prompt, self._input = columns.get("prompt"), columns.get("input")
+        self._completion, self._talk = columns.get("completion"), columns.get("conversation")
+        self._system_column, self._history = columns.get("system"), columns.get("history")
+        self._tools = columns.get("tools")
+        self._system = system
+        self._turns = Turns(shape.tags)
+
+    def text(self, number: int, value: dict[str, Any]) -> Example:
+        column = self._columns["text"]
+        text = as_text(value.get(column), column)
+        if not text or text.isspace():
+            raise Unusable(f"has no text ({column})")
+        return Example(number, None, text)
+
+    def exchange(self, number: int, value: dict[str, Any]) -> Example:
+        """One question and one answer, each in a column of its own."""
+        messages = self._question(value) + self._answer(value)
+        if len(messages) > 2:
+            _check(messages)
+        return self._example(number, messages, value)
+
+    def conversation(self, number: int, value: dict[str, Any]) -> Example:
+        messages = self._question(value)
+        if self._completion or self._answer_template:
+            messages += self._answer(value)
         _check(messages)
-        if system and not any(message.role == "system" for message in messages):
-            messages.insert(0, Message("system", system))
-        return Example(number, messages, None)
+        return self._example(number, messages, value)
 
-    return convert
+    def prompt(self, number: int, value: dict[str, Any]) -> Example:
+        messages = self._question(value)
+        if not messages or messages[-1].role not in ("user", "tool"):
+            raise Unusable("has no question at its end, as prompts have")
+        return self._example(number, _untrained(messages), value)
+
+    def rated(self, number: int, value: dict[str, Any]) -> Example:
+        """A label rates what answers the last question; answers before it are context."""
+        label = value.get(self._columns["label"])
+        rating = _RATINGS.get(label.strip().lower() if isinstance(label, str) else _number(label))
+        if rating is None:
+            raise Unusable(f"has no rating that is true or false ({self._columns['label']})")
+        example = self.conversation(number, value)
+        messages = example.messages or []
+        last = max(at for at, message in enumerate(messages) if message.role == "assistant")
+        asked = max((at for at, message in enumerate(messages[:last]) if message.role == "user"), default=0)
+        _untrained(messages[:asked])
+        example.label = rating
+        return example
+
+    def preference(self, number: int, value: dict[str, Any]) -> Example:
+        """Two answers to one beginning: given apart, or the turns that both conversations share."""
+        context = self._question(value) if self._prompt or self._talk or self._prompt_template else self._start(value)
+        chosen, rejected = self._side(value, "chosen"), self._side(value, "rejected")
+        said = [message for message in context if message.role != "system"]
+        if said and chosen[: len(said)] == said and rejected[: len(said)] == said:
+            chosen, rejected = chosen[len(said) :], rejected[len(said) :]
+        elif said and (chosen[0].role != "assistant" or rejected[0].role != "assistant"):
+            raise Unusable("has answers that begin with another question than the prompt")
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+            shared += 1
+        while shared and not (chosen[shared].role == rejected[shared].role == "assistant"):
+            shared -= 1
+        context += chosen[:shared]
+        chosen, rejected = chosen[shared:], rejected[shared:]
+        if not any(message.role in ("user", "tool") for message in context):
+            raise Unusable("has chosen and rejected answers to different questions, or to none")
+        for side, answers in (("chosen", chosen), ("rejected", rejected)):
+            if not answers or not any(_says(message) for message in answers if message.role == "assistant"):
+                raise Unusable(f"has no answer ({self._columns[side]})")
+        example = self._example(number, _untrained(context), value)
+        example.chosen, example.rejected = chosen, rejected
+        return example
+
+    def _example(self, number: int, messages: list[Message], value: dict[str, Any]) -> Example:
+        if self._system and not any(message.role == "system" for message in messages):
+            messages.insert(0, Message("system", self._system))
+        if self._tools is None:
+            return Example(number, messages, None)
+        return Example(number, messages, None, tools=turns.tools(value.get(self._tools)))
+
+    def _start(self, value: dict[str, Any]) -> list[Message]:
+        """The system prompt and the earlier turns that stand in columns of their own."""
+        messages: list[Message] = []
+        if self._system_column is not None:
+            text = as_text(value.get(self._system_column), self._system_column)
+            if text and not text.isspace():
+                messages.append(Message("system", text))
+        if self._history is not None:
+            messages += self._earlier(turns.loaded(value.get(self._history)))
+        return messages
+
+    def _earlier(self, history: Any) -> list[Message]:
+        if not history or history != history:
+            return []
+        if self._turns.are(history):
+            return self._turns.read(history)
+        messages = []
+        for turn in history if isinstance(history, list) else [history]:
+            if not isinstance(turn, list | tuple) or len(turn) != 2:
+                raise Unusable("has a history that is not a list of [question, answer]")
+            messages.append(Message("user", as_text(turn[0], "history")))
+            messages.append(Message("assistant", as_text(turn[1], "history")))
+        return messages
+
+    def _question(self, value: dict[str, Any]) -> list[Message]:
+        """Everything up to the answer that has a column of its own; a conversation whole."""
+        messages = self._start(value)
+        if self._talk is not None:
+            talk = turns.loaded(value.get(self._talk))
+            if not isinstance(talk, list) or not talk:
+                raise Unusable(f"has no conversation ({self._talk})")
+            return messages + self._turns.read(talk)
+        if self._prompt_template is not None:
+            messages.append(Message("user", self._prompt_template.fill(value)))
+            return messages
+        column = self._prompt or ""
+        prompt = value.get(column)
+        if type(prompt) is list and self._turns.are(prompt):
+            return messages + self._turns.read(prompt)
+        text = as_text(prompt, column)
+        if self._input is not None and (more := as_text(value.get(self._input), self._input)):
+            text = f"{text}\n{more}" if text else more  # as LLaMA-Factory joins them
+        if not text or text.isspace():
+            raise Unusable(f"has no question ({column})")
+        messages.append(Message("user", text))
+        return messages
+
+    def _answer(self, value: dict[str, Any]) -> list[Message]:
+        if self._answer_template is not None:
+            return [Message("assistant", self._answer_template.fill(value))]
+        column = self._completion or ""
+        answer = value.get(column)
+        if type(answer) is list and self._turns.are(answer):
+            return self._turns.read(answer)
+        text = as_text(answer, column)
+        if not text or text.isspace():
+            raise Unusable(f"has no answer ({column})")
+        return [Message("assistant", text)]
+
+    def _side(self, value: dict[str, Any], role: str) -> list[Message]:
+        """One answer of a pair: a text, a turn, turns, or a whole conversation."""
+        column = self._columns[role]
+        answer = value.get(column)
+        if isinstance(answer, str):
+            talk = turns.loaded(answer)
+            if not self._turns.are(talk):
+                whole = None if self._prompt or self._talk or self._prompt_template else turns.transcript(answer)
+                return whole or [Message("assistant", as_text(answer, column))]
+            answer = talk
+        if self._turns.one(answer):
+            answer = [answer]
+        if isinstance(answer, list) and answer:
+            return self._turns.read(answer)
+        text = as_text(answer or None, column)
+        return [Message("assistant", text)]
+
+
+class _Template:
+    """A text over columns. `what` is what it stands for, as in "has no answer"."""
+
+    def __init__(self, template: str, what: str) -> None:
+        parts = COLUMN.split(template)
+        self._first = parts[0]
+        self._parts = [(column.strip(), text) for column, text in zip(parts[1::2], parts[2::2], strict=True)]
+        self._what = what
+
+    def fill(self, value: dict[str, Any]) -> str:
+        """Raises Unusable when every column in it is empty."""
+        pieces, said = [self._first], False
+        for column, text in self._parts:
+            cell = as_text(value.get(column), column)
+            said = said or bool(cell.strip())
+            pieces += (cell, text)
+        if not said:
+            raise Unusable(f"has no {self._what} ({', '.join(dict.fromkeys(column for column, _ in self._parts))})")
+        return "".join(pieces)
 
 
 def _check(messages: list[Message]) -> None:
@@ -109,126 +250,25 @@ def _check(messages: list[Message]) -> None:
         raise Unusable("has no question")
     if not answers:
         raise Unusable("has no answer")
-    if not messages[answers[-1]].content.strip():
+    trained = [at for at in answers if messages[at].trained]
+    if not trained:
+        raise Unusable("has no answer that may be trained on (weight 0)")
+    if not _says(messages[trained[-1]]):
         raise Unusable("has an empty answer")
-    if not any(message.role in ("user", "tool") for message in messages[: answers[-1]]):
+    if not any(message.role in ("user", "tool") for message in messages[: trained[-1]]):
         raise Unusable("has no question before its answer")
 
 
-def _alpaca(value: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    """Instruction and input joined by a line end, as LLaMA-Factory joins them."""
-    messages = _system(value, columns)
-    history = value.get(columns.get("history", "")) or []
-    if not isinstance(history, list):
-        raise Unusable("has a history that is not a list of [question, answer]")
-    for turn in history:
-        if not isinstance(turn, list | tuple) or len(turn) != 2:
-            raise Unusable("has a history that is not a list of [question, answer]")
-        messages.append(Message("user", _as_text(turn[0], "history")))
-        messages.append(Message("assistant", _as_text(turn[1], "history")))
-    parts = [_text(value, columns["instruction"]), _text(value, columns["input"]) if "input" in columns else ""]
-    question = "\n".join(part for part in parts if part)
-    return [*messages, *_exchange(question, columns["instruction"], value, columns["output"])]
+def _says(message: Message) -> bool:
+    return bool(message.tool_calls) or bool(message.content.strip())
 
 
-def _pair(value: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    messages = _system(value, columns)
-    prompt: Any = value.get(columns["prompt"])
-    completion: Any = value.get(columns["completion"])
-    if shapes.is_conversation(prompt):
-        answer = (
-            _turns(completion)
-            if shapes.is_conversation(completion)
-            else [Message("assistant", _answer(value, columns["completion"]))]
-        )
-        return [*messages, *_turns(prompt), *answer]
-    return [*messages, *_exchange(_text(value, columns["prompt"]), columns["prompt"], value, columns["completion"])]
-
-
-def _exchange(question: str, asked: str, value: dict[str, Any], answer: str) -> list[Message]:
-    if not question.strip():
-        raise Unusable(f"has no question ({asked})")
-    return [Message("user", question), Message("assistant", _answer(value, answer))]
-
-
-def _answer(value: dict[str, Any], column: str) -> str:
-    answer = _text(value, column)
-    if not answer.strip():
-        raise Unusable(f"has no answer ({column})")
-    return answer
-
-
-def _template(value: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    def fill(role: str) -> str:
-        template = columns[role]
-        found = {name: _text(value, name.strip()) for name in shapes.COLUMN.findall(template)}
-        if not any(text.strip() for text in found.values()):
-            names = ", ".join(name.strip() for name in found)
-            raise Unusable(f"has no {'answer' if role == 'completion' else 'question'} ({names})")
-        return shapes.COLUMN.sub(lambda match: found[match[1]], template)
-
-    return [Message("user", fill("prompt")), Message("assistant", fill("completion"))]
-
-
-def _conversation(value: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    turns = value.get(columns["conversation"])
-    if not isinstance(turns, list) or not turns:
-        raise Unusable(f"has no conversation ({columns['conversation']})")
-    return [*_system(value, columns), *_turns(turns)]
-
-
-def _turns(turns: list[Any]) -> list[Message]:
-    messages = []
-    for number, turn in enumerate(turns, 1):
-        if not isinstance(turn, dict):
-            raise Unusable(f"has a turn {number} that is no object with a role")
-        name = turn.get("role", turn.get("from"))
-        role = _ROLES.get(name.lower()) if isinstance(name, str) else None
-        if role is None:
-            shown = repr(name)[:40] if isinstance(name, str) else "none"
-            raise Unusable(f"has a turn {number} whose role is not known: {shown}")
-        content = turn.get("content", turn.get("value"))
-        if content in (None, "", []) and turn.get("tool_calls"):
-            raise Unusable(f"has a turn {number} that calls tools in a form that is not supported yet (tool_calls)")
-        messages.append(Message(role, _content(content, number)))
+def _untrained(messages: list[Message]) -> list[Message]:
+    for message in messages:
+        if message.role == "assistant":
+            message.trained = False
     return messages
 
 
-def _content(content: Any, number: int) -> str:
-    """A turn's text: a string, or a list of parts of which all must be text."""
-    if not isinstance(content, list):
-        return _as_text(content, f"turn {number}")
-    texts = []
-    for part in content:
-        text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
-        if not isinstance(text, str):
-            kind = str(part.get("type"))[:20] if isinstance(part, dict) else "something else"
-            raise Unusable(f"has a turn {number} with {kind} in it: only text can be trained on here")
-        texts.append(_as_text(text, f"turn {number}"))
-    return "".join(texts)
-
-
-def _system(value: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    text = _text(value, columns["system"]) if "system" in columns else ""
-    return [Message("system", text)] if text.strip() else []
-
-
-def _text(value: dict[str, Any], column: str) -> str:
-    return _as_text(value.get(column), column)
-
-
-def _as_text(value: Any, where: str) -> str:
-    """A cell as text. Numbers are taken as they are written; null and NaN (pandas' null) as nothing."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, str):
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise Unusable(f"holds half a character in {where} (a lone surrogate, \\ud800 to \\udfff)") from None
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return json.dumps(value)
-    kind = {list: "a list", dict: "an object", bool: "true or false"}.get(type(value), f"a {type(value).__name__}")
-    raise Unusable(f"has {kind} in {where} where text is needed")
+def _number(value: Any) -> Any:
+    return value if isinstance(value, int | float) else None

@@ -1,4 +1,4 @@
-"""Rows of every shape become the same kind of example; what is no SFT data is refused with a way on."""
+"""Rows of every shape become the same kind of example; what cannot be used is named."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ ASK = [("user", "Hi"), ("assistant", "Hello.")]
                 "system": "Use tools.",
                 "conversations": [
                     {"from": "human", "value": "Time?"},
-                    {"from": "function_call", "value": "{}"},
+                    {"from": "function_call", "value": '{"name": "time"}'},
                     {"from": "observation", "value": "12"},
                     {"from": "gpt", "value": "Noon."},
                 ],
             },
-            [("system", "Use tools."), ("user", "Time?"), ("assistant", "{}"), ("tool", "12"), ("assistant", "Noon.")],
+            [("system", "Use tools."), ("user", "Time?"), ("assistant", ""), ("tool", "12"), ("assistant", "Noon.")],
         ),
         (
             "messages",
@@ -97,40 +97,45 @@ def test_plain_text(tmp_path: Path) -> None:
     ]
 
 
-def test_templates_over_columns(tmp_path: Path) -> None:
-    rows = [{"dialogue": "A: {x} B: y", "summary": "They talk.", "topic": "t"}]
+def test_a_history_of_turns_or_as_json_text(tmp_path: Path) -> None:
+    earlier = [{"from": "human", "value": "One?"}, {"from": "gpt", "value": "Two."}]
+    expected = [("user", "One?"), ("assistant", "Two."), *ASK]
+    for history in (earlier, json.dumps(earlier), '[["One?", "Two."]]'):
+        data = load(tmp_path, [{"instruction": "Hi", "output": "Hello.", "history": history}])
+        assert data.shape.name == "alpaca" and turns(data) == expected
     with pytest.raises(FtuiError) as caught:
-        load(tmp_path, rows)
-    assert caught.value.code == Exit.DATA_SHAPE
-    assert "dialogue, summary, topic" in caught.value.cause
-    assert "--prompt '{dialogue}' --completion '{summary}'" in caught.value.next_step
-    data = load(
-        tmp_path, rows, prompt="Sum up for {{name}}:\n{dialogue}", completion="{summary}", values={"name": "Ada"}
-    )
-    assert data.shape.name == "template"
-    assert turns(data) == [("user", "Sum up for Ada:\nA: {x} B: y"), ("assistant", "They talk.")]
-    with pytest.raises(FtuiError) as caught:
-        load(tmp_path, rows, prompt="{dialog}", completion="{summary}")
-    assert caught.value.code == Exit.DATA_SHAPE and "{dialog}" in caught.value.cause
-    with pytest.raises(FtuiError) as caught:
-        load(tmp_path, rows, prompt="{dialogue}")
-    assert caught.value.code == Exit.DATA_SHAPE and "completion" in caught.value.cause
+        load(tmp_path, [{"instruction": "Hi", "output": "Hello.", "history": ["One?"]}])
+    assert "[question, answer]" in caught.value.cause
 
 
-@pytest.mark.parametrize(
-    ("row", "named"),
-    [
-        ({"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}, "DPO"),
-        ({"conversations": [{"from": "human", "value": "Hi"}], "chosen": {}, "rejected": {}}, "DPO"),
-        ({"prompt": "Hi", "completion": "Go away.", "label": False}, "KTO"),
-        ({"messages": [{"role": "user", "content": "Hi"}], "kto_tag": True}, "KTO"),
-    ],
-)
-def test_other_stages_are_not_trained_as_sft(tmp_path: Path, row: dict[str, Any], named: str) -> None:
+def test_stages(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    for row, name, stage in (
+        ({"instruction": "Hi", "output": "Hello."}, "alpaca", "sft"),
+        ({"messages": talk}, "messages", "sft"),
+        ({"text": "Hi"}, "text", "pretraining"),
+        ({"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}, "preference", "dpo"),
+        ({"messages": talk, "label": False}, "rated", "kto"),
+        ({"prompt": "Hi"}, "prompt", "rl"),
+    ):
+        shape = load(tmp_path, [row]).shape
+        assert (shape.name, shape.stage) == (name, stage)
+
+
+def test_a_summary_is_found_and_a_template_suggested(tmp_path: Path) -> None:
+    for asked, answered in (("dialogue", "summary"), ("article", "highlights"), ("text", "summary")):
+        data = load(tmp_path, [{"id": "1", asked: "A: x B: y", answered: "They talk."}])
+        assert data.shape.name == "prompt-completion" and data.shape.ignored == ["id"]
+        assert turns(data) == [("user", "A: x B: y"), ("assistant", "They talk.")]
+        assert f"--prompt 'Summarise this {asked}: {{{asked}}}' --completion '{{{answered}}}'" in data.shape.notes[0]
+    assert load(tmp_path, [{"text": "A"}]).shape.notes == []
+
+
+def test_columns_that_match_nothing_are_listed(tmp_path: Path) -> None:
     with pytest.raises(FtuiError) as caught:
-        load(tmp_path, [row])
-    assert caught.value.code == Exit.DATA_SHAPE
-    assert named in caught.value.cause and "not here yet" in caught.value.cause
+        load(tmp_path, [{"said": "A long story about x", "meant": "x", "n": 1}])
+    assert caught.value.code == Exit.DATA_SHAPE and "said, meant, n" in caught.value.cause
+    assert "--prompt '{said}' --completion '{meant}'" in caught.value.next_step
 
 
 GOOD = {"instruction": "Hi", "output": "Hello."}
@@ -172,7 +177,8 @@ def test_a_row_that_cannot_be_trained_on_is_named_or_skipped(tmp_path: Path, bad
         ([{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Hi"}], "no question before"),
         ([{"role": "user", "content": "Hi"}, {"role": "wizard", "content": "Hello."}], "'wizard'"),
         ([{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "A cat."}], "image"),
-        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [{}]}], "tool_calls"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [{}]}], "tool call"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No.", "weight": 0}], "weight 0"),
         ("Hi", "no conversation"),
         (["Hi"], "no object"),
     ],
