@@ -16,7 +16,7 @@ __all__ = ["Example", "Message", "Role", "Unusable", "converter"]
 _RATINGS: dict[Any, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
 
 
-class Example(Struct, omit_defaults=True):
+class Example(Struct, omit_defaults=True, gc=False):
     """One row made ready. `row` counts from 1 through all sources of the data set, unusable rows included.
 
     messages  a conversation; for preferences what both answers reply to; without an answer that is trained, a prompt;
@@ -245,6 +245,9 @@ class _Template:
 
 
 def _check(messages: list[Message]) -> None:
+    last = messages[-1]
+    if last.role == "assistant" and last.trained and len(messages) > 1 and messages[-2].role == "user" and _says(last):
+        return  # as nearly all conversations
     answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
     if not any(message.role in ("user", "tool") for message in messages):
         raise Unusable("has no question")
@@ -260,7 +263,7 @@ def _check(messages: list[Message]) -> None:
 
 
 def _says(message: Message) -> bool:
-    return bool(message.tool_calls) or bool(message.content.strip())
+    return bool(message.content and not message.content.isspace()) or bool(message.tool_calls)
 
 
 def _untrained(messages: list[Message]) -> list[Message]:

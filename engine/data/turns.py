@@ -42,7 +42,7 @@ _TAGS: dict[str, Role | Literal["call"]] = {
 _TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):")  # how hh-rlhf writes a conversation into one text
 
 
-class Message(Struct, omit_defaults=True):
+class Message(Struct, omit_defaults=True, gc=False):
     """One turn.
 
     tool_calls    of an answer: [{"name": …, "arguments": {…}}], with "id" where the row has one
@@ -91,16 +91,15 @@ class Turns:
         """The turns as messages. Raises Unusable."""
         messages = []
         who, what, speakers = self._who, self._what, self._speakers
+        if turns and type(turns[0]) is dict and who not in turns[0]:
+            who, what = "from", "value"
         for number, turn in enumerate(turns, 1):
             if type(turn) is dict and len(turn) == 2:  # a speaker and a text, as nearly all turns are
                 name, text = turn.get(who), turn.get(what)
-                if name is None:
-                    name, text = turn.get("from"), turn.get("value")
-                if type(name) is str and type(text) is str and text.isascii():
-                    role = speakers.get(name)
-                    if role is not None and role != "call":
-                        messages.append(Message(role, text))
-                        continue
+                role = speakers.get(name) if type(name) is str else None
+                if role is not None and role != "call" and type(text) is str and (text.isascii() or _whole(text)):
+                    messages.append(Message(role, text))
+                    continue
             messages.append(self._message(turn, number))
         return messages
 
@@ -163,11 +162,8 @@ def loaded(value: Any) -> Any:
 def as_text(value: Any, where: str) -> str:
     """A cell as text. Numbers are taken as they are written; null and NaN (pandas' null) as nothing. Raises Unusable."""
     if type(value) is str:
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise Unusable(f"holds half a character in {where} (a lone surrogate, \\ud800 to \\udfff)") from None
+        if not value.isascii() and not _whole(value):
+            raise Unusable(f"holds half a character in {where} (a lone surrogate, \\ud800 to \\udfff)")
         return value
     if value is None or value != value:
         return ""
@@ -175,6 +171,15 @@ def as_text(value: Any, where: str) -> str:
         return json.dumps(value)
     kind = {list: "a list", dict: "an object", bool: "true or false"}.get(type(value), f"a {type(value).__name__}")
     raise Unusable(f"has {kind} in {where} where text is needed")
+
+
+def _whole(text: str) -> bool:
+    """False for text with half a character, which JSON can say and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _content(content: Any, number: int) -> str:
