@@ -112,6 +112,11 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     beta: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
 
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter learns and is what the run leaves (LoRA, QLoRA); else a whole model (full, freeze)."""
+        return self.method in ("lora", "qlora")
+
 
 class Check(Struct, kw_only=True, forbid_unknown_fields=True):
     """A question and what its answer must contain (any one of `expect`, letter case ignored)."""

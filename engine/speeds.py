@@ -37,13 +37,12 @@ class Work(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: Settings) -> Work:
-        adapter = settings.method in ("lora", "qlora")
         return cls(
             method=settings.method,
             precision=settings.precision,
             checkpointing=settings.gradient_checkpointing,
             attention=settings.attention,
-            targets=settings.targets if adapter else "",
+            targets=settings.targets if settings.adapts else "",
             bits=settings.bits if settings.method == "qlora" else 0,
             trained_layers=settings.trained_layers if settings.method == "freeze" else 0,
         )

@@ -50,6 +50,8 @@ class ModelFacts(Struct, frozen=True):
     dtype             what the weights are stored in ("bfloat16")
     eos, pad          the tokens themselves, None where the tokenizer names none
     linears           the matrices inside the layers, which adapters sit on and 4-bit loading packs
+    layer_parameters  all parameters inside the layers
+    rope              how rotary positions are stretched already ("default": not at all); None where there are none
     """
 
     folder: str
@@ -73,6 +75,8 @@ class ModelFacts(Struct, frozen=True):
     pad: str | None
     has_tokenizer: bool = True
     linears: list[Linear] = field(default_factory=list)
+    layer_parameters: int = 0
+    rope: str | None = None
 
     @property
     def linear_parameters(self) -> int:
@@ -113,6 +117,8 @@ def read(folder: Path) -> ModelFacts:
         tied=tied,
         dtype=weights.main_dtype(tensors),
         linears=linears,
+        layer_parameters=sum(tensor.size for tensor in tensors if _layer(tensor.name, shape.layers) is not None),
+        rope=_rope(config),
         eos=eos,
         pad=pad,
         template=template,
@@ -159,13 +165,26 @@ def from_config(config: Mapping[str, Any], name: str = "") -> ModelFacts:
         Linear("down_proj", i, h, layers, False),
     ]
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    return shape.facts(folder="", name=name, parameters=total, exact=False, tied=tied, dtype=dtype, linears=linears)
+    return shape.facts(
+        folder="",
+        name=name,
+        parameters=total,
+        exact=False,
+        tied=tied,
+        dtype=dtype,
+        linears=linears,
+        layer_parameters=layers * layer,
+        rope=_rope(config),
+    )
 
 
 def trainable(facts: ModelFacts, settings: Settings) -> int:
-    """Parameters that learn: all of them for full tuning, else rank x (inputs + outputs) of each targeted matrix."""
+    """Parameters that learn: all of them for full tuning, those of the last `trained_layers` layers for freeze tuning,
+    else rank x (inputs + outputs) of each targeted matrix."""
     if settings.method == "full":
         return facts.parameters
+    if settings.method == "freeze":
+        return facts.layer_parameters * min(settings.trained_layers, facts.layers) // facts.layers
     return sum(
         settings.rank * (linear.inputs + linear.outputs) * linear.count
         for linear in facts.linears
@@ -231,6 +250,8 @@ class _Shape(Struct):
         tied: bool,
         dtype: str,
         linears: list[Linear],
+        layer_parameters: int,
+        rope: str | None,
         eos: str | None = None,
         pad: str | None = None,
         template: bool = False,
@@ -258,6 +279,8 @@ class _Shape(Struct):
             pad=pad,
             has_tokenizer=has_tokenizer,
             linears=linears,
+            layer_parameters=layer_parameters,
+            rope=rope,
         )
 
 
@@ -290,17 +313,37 @@ def _linears_in(tensors: list[Tensor], layers: int) -> list[Linear]:
     """The matrices inside the layers: two-dimensional weights whose name holds a layer number."""
     groups: dict[tuple[str, int, int], int] = {}
     for tensor in tensors:
-        parts = tensor.name.split(".")
-        numbers = [position for position, part in enumerate(parts) if part.isdecimal()]
-        if len(tensor.shape) != 2 or not numbers or parts[-1] != "weight" or int(parts[numbers[0]]) >= layers:
+        parts, at = tensor.name.split("."), _layer(tensor.name, layers)
+        if len(tensor.shape) != 2 or at is None or parts[-1] != "weight":
             continue
         outputs, inputs = tensor.shape
-        key = (".".join(parts[numbers[0] + 1 : -1]), inputs, outputs)
+        key = (".".join(parts[at + 1 : -1]), inputs, outputs)
         groups[key] = groups.get(key, 0) + 1
     return [
         Linear(name, inputs, outputs, count, any(word in name for word in _ATTENTION_WORDS))
         for (name, inputs, outputs), count in groups.items()
     ]
+
+
+def _layer(name: str, layers: int) -> int | None:
+    """Which part of a tensor's dotted name is the number of one of the layers; None for tensors outside of them."""
+    parts = name.split(".")
+    at = next((position for position, part in enumerate(parts) if part.isdecimal()), None)
+    return at if at is not None and int(parts[at]) < layers else None
+
+
+def _rope(config: Mapping[str, Any]) -> str | None:
+    """The kind of rotary positions, under the names of transformers 5 and of those before it."""
+    for key in ("rope_parameters", "rope_scaling"):
+        given = config.get(key)
+        if isinstance(given, Mapping) and given:
+            if any(isinstance(value, Mapping) for value in given.values()):
+                return "per layer"
+            return str(given.get("rope_type") or given.get("type") or "default")
+    rotary = config.get("model_type") in _LLAMA_LIKE or any(
+        key in config for key in ("rope_theta", "partial_rotary_factor", "rotary_pct", "rotary_emb_base")
+    )
+    return "default" if rotary else None
 
 
 def _no_config(folder: Path) -> FtuiError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engine.worker import generate
+from engine.worker import build, generate
 from engine.worker.service import Ask, Client
 from engine.worker.session import Session
 
@@ -28,7 +28,7 @@ def reply(now: Session, client: Client, ask: Ask) -> None:
             temperature=ask.temperature, top_p=ask.top_p, max_tokens=max(1, min(ask.max_tokens, 8192)), seed=ask.seed
         )
         ids = now.prompt(*ask.messages)
-        limit = getattr(model.config, "max_position_embeddings", None)
+        limit = build.context(model)
         if limit and len(ids) >= limit:
             client.send({"id": ask.id, "error": f"the conversation has {len(ids)} tokens, the model takes {limit}"})
             return

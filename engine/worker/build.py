@@ -7,9 +7,19 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
+from engine import hardware
 from engine.errors import Exit, FtuiError
+from engine.models import facts as model_facts
+from engine.models import support
 from engine.recipe import Model, Recipe, Settings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,26 +54,20 @@ def base_model(folder: Path, model: Model, settings: Settings, *, quantised: boo
     """The base model on the training device, in the precision its method wants.
 
     Full tuning keeps fp32 weights and computes in 16 bit by autocast (16-bit weights would lose small updates);
-    LoRA holds the frozen base in the compute precision; QLoRA in nf4 with double quantisation (QLoRA paper, §3).
+    LoRA and freeze tuning hold what is frozen in the compute precision; QLoRA packs the layers' matrices: see `packing`.
     quantised  overrides what the method says (an export merges into unquantised weights)
     """
-    compute = DTYPES[settings.precision]
-    four_bit = settings.method == "qlora" if quantised is None else quantised
-    options: dict[str, Any] = {}
-    if four_bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute,
-        )
+    packed = settings.method == "qlora" if quantised is None else quantised
+    options: dict[str, Any] = {"quantization_config": packing(settings)} if packed else {}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32 if settings.method == "full" else compute,
+            config=config(folder, model, settings),
+            dtype=torch.float32 if settings.method == "full" else DTYPES[settings.precision],
             device_map={"": device()},
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,  # pickled weights can run code
+            attn_implementation=settings.attention,
             **options,
         )
     except ValueError as error:
@@ -76,14 +80,76 @@ def base_model(folder: Path, model: Model, settings: Settings, *, quantised: boo
             ) from None
         raise
     loaded.config.use_cache = True
-    if four_bit:
-        # On processors with AVX512-bf16, bitsandbytes 0.50 repacks a layer at its first forward in evaluation mode, and
-        # training on repacked weights gets wrong gradients without a word: one sample before step 1 was enough.
-        layers: Any = loaded.modules()
-        for module in layers:
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
+    keep_unpacked(loaded)
     return loaded
+
+
+def config(folder: Path, model: Model, settings: Settings) -> PretrainedConfig:
+    """The model's config, its rotary positions stretched to `max_length` where the settings say so.
+
+    linear and YaRN raise the context that the config names; dynamic stretching is computed from the old one, which
+    therefore stays (`context` knows). A result of ours that is stretched already is left as it is.
+    """
+    found = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    limit = getattr(found, "max_position_embeddings", None)
+    if settings.rope == "none" or limit is None or settings.max_length <= limit:
+        return found
+    parameters = dict(found.rope_parameters)
+    if parameters.get("rope_type") == settings.rope:
+        return found
+    parameters |= {"rope_type": settings.rope, "factor": settings.max_length / limit}
+    if settings.rope == "yarn":
+        parameters["original_max_position_embeddings"] = limit
+    found.rope_parameters = parameters
+    if settings.rope != "dynamic":
+        found.max_position_embeddings = settings.max_length
+    return found
+
+
+def context(model: Any) -> int | None:
+    """Tokens that `model` can look back on, None where its config does not say."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    return int(limit * rope["factor"]) if limit and rope.get("rope_type") == "dynamic" else limit
+
+
+def packing(settings: Settings) -> BitsAndBytesConfig:
+    """How bitsandbytes packs a base: nf4 (QLoRA paper, §3; its scales packed too, if set), or LLM.int8 in 8 bit."""
+    if settings.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=settings.double_quantization,
+        bnb_4bit_compute_dtype=DTYPES[settings.precision],
+    )
+
+
+def keep_unpacked(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit layers that are trained through.
+
+    On processors with AVX512-bf16, bitsandbytes 0.50 repacks a layer at its first forward in evaluation mode, and
+    training on repacked weights gets wrong gradients without a word: one sample before step 1 was enough.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def freeze(model: Any, count: int) -> Any:
+    """`model` with its last `count` decoder layers trained, whole and in fp32, and everything else frozen."""
+    depth = model.config.num_hidden_layers
+    stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
+    if not stacks:
+        raise FtuiError(
+            Exit.MODEL_UNSUPPORTED,
+            "the layers of this model cannot be found, so none can be frozen",
+            next_step="take method lora",
+        )
+    model.requires_grad_(False)
+    for layer in stacks[0][depth - count :]:
+        layer.float().requires_grad_(True)
+    return model
 
 
 def with_adapter(model: Any, settings: Settings, start: Path | None = None) -> PeftModel:
@@ -119,24 +185,36 @@ def _attention_modules(model: Any) -> list[str]:
 
 
 def for_training(recipe: Recipe, folder: Path, adapter: Path | None = None) -> Any:
-    """The model as it is trained: base and adapter, or the whole model for full tuning.
+    """The model as it is trained: base and adapter, or the whole model with all or some of its layers trained.
 
     adapter  a folder with adapter weights to start from; overrides recipe.adapter
+    Raises FtuiError(PLAN_REFUSED | RECIPE_INVALID) before anything is loaded, for what cannot be done here.
     """
     settings = recipe.settings
     start = adapter or (Path(recipe.adapter) if recipe.adapter else None)
-    if settings.method == "full" and start is not None:
-        raise FtuiError(Exit.RECIPE_INVALID, "full tuning cannot start from an adapter", next_step="merge it first")
+    if not settings.adapts and start is not None:
+        raise FtuiError(
+            Exit.RECIPE_INVALID, f"{settings.method} tuning cannot start from an adapter", next_step="merge it first"
+        )
+    for reason in support.reasons(model_facts.read(folder), settings, hardware.read()):
+        raise FtuiError(Exit.PLAN_REFUSED, reason)
     model = base_model(folder, recipe.model, settings)
+    return trained(model, settings, start)
+
+
+def trained(model: Any, settings: Settings, start: Path | None = None) -> Any:
+    """The base `model` with what the method trains in it."""
+    if settings.method == "freeze":
+        return freeze(model, settings.trained_layers)
     if settings.gradient_checkpointing:
         # The embedding is frozen, so its output must be told to carry gradients into the checkpointed layers.
         model.enable_input_require_grads()
-    return model if settings.method == "full" else with_adapter(model, settings, start)
+    return with_adapter(model, settings, start) if settings.adapts else model
 
 
 def for_chat(recipe: Recipe, folder: Path, result: Path) -> Any:
-    """The finished run: base with its adapter, or the fully tuned model, ready to answer."""
-    if recipe.settings.method == "full":
+    """The finished run: base with its adapter, or the tuned whole model, ready to answer."""
+    if not recipe.settings.adapts:
         return base_model(result, recipe.model, recipe.settings).eval()
     model = base_model(folder, recipe.model, recipe.settings)
     return PeftModel.from_pretrained(model, result).eval()

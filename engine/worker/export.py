@@ -32,9 +32,9 @@ def run(now: Session, kind: str, to: Path, shard_size: str) -> None:
     result = now.run.result
     if result is None:
         raise FtuiError(Exit.RUN_STATE, "this run has no result to export yet", now.run.name)
-    full = now.recipe.settings.method == "full"
-    if full and kind == "adapter":
-        raise FtuiError(Exit.EXPORT_FAILED, "full tuning leaves no adapter", next_step="export it merged")
+    settings = now.recipe.settings
+    if kind == "adapter" and not settings.adapts:
+        raise FtuiError(Exit.EXPORT_FAILED, f"{settings.method} tuning leaves no adapter", next_step="export it merged")
     if to.exists() and any(to.iterdir()):
         raise FtuiError(
             Exit.EXPORT_FAILED, "the folder for the export is not empty", str(to), "choose another with --to"
@@ -49,7 +49,7 @@ def run(now: Session, kind: str, to: Path, shard_size: str) -> None:
         expected = _logits(reference, now)
         now.journal.write(Progress(what="export: write", done=1, total=3))
         if kind == "merged":
-            merged = reference if full else reference.merge_and_unload()
+            merged = reference.merge_and_unload() if settings.adapts else reference
             merged.generation_config = _plain(merged.generation_config)
             merged.save_pretrained(stage, max_shard_size=shard_size)
             now.tokenizer.save_pretrained(stage)
@@ -78,12 +78,15 @@ def run(now: Session, kind: str, to: Path, shard_size: str) -> None:
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    if now.recipe.settings.method == "qlora" and kind == "merged":
+    if settings.method == "qlora" and kind == "merged":
         now.journal.write(
             Note(
-                text="merged into the unquantised base: answers can differ slightly from the 4-bit base it was tuned on"
+                text="merged into the unquantised base: answers can differ slightly from the packed base it was tuned on"
             )
         )
+    if settings.rope != "none" and kind == "adapter":
+        positions = build.config(now.folder, now.recipe.model, settings).rope_parameters
+        now.journal.write(Note(text=f"load the base with the positions it was tuned on: rope_parameters={positions}"))
     now.journal.write(Exported(kind="adapter" if kind == "adapter" else "merged", path=str(to), difference=difference))
 
 
@@ -103,7 +106,7 @@ def _check_space(now: Session, kind: str, to: Path) -> None:
 def _reference(now: Session, result: Path) -> Any:
     """Base and adapter as they answer, the base unquantised: what the export is measured against."""
     recipe = now.recipe
-    if recipe.settings.method == "full":
+    if not recipe.settings.adapts:
         return build.base_model(result, recipe.model, recipe.settings).eval()
     base = build.base_model(now.folder, recipe.model, recipe.settings, quantised=False)
     return PeftModel.from_pretrained(base, result).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def stream(
         if should_stop():
             yield "", "stopped"
             return
-        output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        with _mixed(model):
+            output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
         token = _choose(output.logits[0, -1].float(), sampling, random)
         if token in ends:
@@ -66,6 +68,15 @@ def stream(
             shown = text
         inputs = torch.tensor([[token]], device=place)
     yield "", "length"
+
+
+def _mixed(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Autocast for a model whose trained layers are in fp32 above frozen ones in 16 bit; adapters see to it themselves."""
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    short = dtypes - {torch.float32}
+    if hasattr(model, "peft_config") or len(dtypes) < 2:
+        return contextlib.nullcontext()
+    return torch.autocast(model.device.type, short.pop())
 
 
 def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
@@ -99,18 +110,19 @@ def answers(
             padding = tokenizer.pad_token_id or 0
             ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=model.device)
             mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-            result = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                use_cache=True,
-                pad_token_id=padding,
-                eos_token_id=sorted(ends),
-            )
+            with _mixed(model):
+                result = model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=max_tokens,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    use_cache=True,
+                    pad_token_id=padding,
+                    eos_token_id=sorted(ends),
+                )
             yield from (text.strip() for text in tokenizer.batch_decode(result[:, longest:], skip_special_tokens=True))
     finally:
         model.train(training)

@@ -61,8 +61,8 @@ class Session:
         return self.prompt(Message("user", question))
 
     def base_in_chat(self) -> Any:
-        """The model as it was before: the adapter switched off (the caller's part), or a second copy for full tuning."""
-        if self.recipe.settings.method != "full":
+        """The model as it was before: the adapter switched off (the caller's part), or a second copy of the base."""
+        if self.recipe.settings.adapts:
             return self.model
         if self._original is None:
             self._original = build.base_model(self.folder, self.recipe.model, self.recipe.settings).eval()

@@ -148,8 +148,8 @@ def _stopped(now: Session) -> bool:
 
 def _save_result(now: Session, step: int) -> None:
     """Write adapter/ or model/, loadable by plain peft or transformers; the folder appears whole or not at all."""
-    full = now.recipe.settings.method == "full"
-    target = now.run.model if full else now.run.adapter
+    adapts = now.recipe.settings.adapts
+    target = now.run.adapter if adapts else now.run.model
     stage = target.with_name(f".{target.name}.stage")
     shutil.rmtree(stage, ignore_errors=True)
     now.model.save_pretrained(stage)
@@ -162,7 +162,7 @@ def _save_result(now: Session, step: int) -> None:
         target.rename(old)
     stage.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    now.journal.write(Result(kind="model" if full else "adapter", path=target.name, step=step))
+    now.journal.write(Result(kind="adapter" if adapts else "model", path=target.name, step=step))
 
 
 def _sha256(path: Path) -> str:

@@ -80,6 +80,31 @@ def test_trainable(tmp_path: Path) -> None:
     # What PEFT prints for rank 8 on all linear layers of this model.
     assert facts.trainable(smol, settings(rank=8)) == 2_442_240
     assert facts.trainable(smol, settings(method="full")) == smol.parameters
+    # A layer: 2 (h a + h k) + 3 h i + 2 h with h 576, a 576, k 192, i 1536.
+    layer = 2 * (576 * 576 + 576 * 192) + 3 * 576 * 1536 + 2 * 576
+    assert facts.trainable(smol, settings(method="freeze", trained_layers=2)) == 2 * layer
+    assert facts.trainable(smol, settings(method="freeze", trained_layers=99)) == 30 * layer
+    phi = facts.read(known.write_model(tmp_path / "phi", known.PHI2, known.phi2_weights()))
+    attention, mlp = 4 * (2560 * 2560 + 2560), 2 * 2560 * 10240 + 2560 + 10240
+    assert facts.trainable(phi, settings(method="freeze", trained_layers=1)) == attention + mlp + 2 * 2560
+
+
+@pytest.mark.parametrize(
+    ("config", "rope"),
+    [
+        ({}, "default"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "default"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
+        ({"rope_scaling": None}, "default"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "per layer"),
+    ],
+)
+def test_how_positions_are_stretched_already(config: dict[str, Any], rope: str) -> None:
+    assert facts.from_config({**known.LLAMA_8B, **config}).rope == rope
+
+
+def test_learned_positions_are_not_rotary(tmp_path: Path) -> None:
+    assert facts.read(known.write_model(tmp_path / "gpt2", known.GPT2, known.gpt2_weights())).rope is None
 
 
 def refusal(folder: Path) -> FtuiError:

@@ -1,0 +1,48 @@
+"""What cannot be trained as set, told from the model's facts and the machine before anything is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+from engine.hardware import Hardware
+from engine.models.facts import ModelFacts
+from engine.recipe import Settings
+
+
+def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware) -> list[str]:
+    """Why `settings` cannot be carried out with this model on this machine, each with its way out; empty if they can."""
+    return [*_layers(facts, settings), *_attention(settings, hardware), *_positions(facts, settings)]
+
+
+def _layers(facts: ModelFacts, settings: Settings) -> Iterator[str]:
+    if settings.method == "freeze" and settings.trained_layers > facts.layers:
+        yield (
+            f"the model has {facts.layers} layers, {settings.trained_layers} cannot be trained: lower trained_layers, "
+            "or take method full"
+        )
+
+
+def _attention(settings: Settings, hardware: Hardware) -> Iterator[str]:
+    if settings.attention != "flash_attention_2":
+        return
+    if hardware.device != "cuda":
+        yield "flash_attention_2 needs a GPU: take attention sdpa"
+    elif not hardware.bf16:
+        yield f"flash_attention_2 needs a card from Ampere on, {hardware.device_name} is older: take attention sdpa"
+    elif importlib.util.find_spec("flash_attn") is None:  # found, not imported
+        yield "flash_attention_2 needs the package flash-attn, which is not installed: take attention sdpa"
+    elif settings.precision == "fp32":
+        yield "flash_attention_2 computes in 16 bit only: take precision bf16, or attention sdpa"
+
+
+def _positions(facts: ModelFacts, settings: Settings) -> Iterator[str]:
+    if settings.rope == "none" or settings.max_length <= facts.context:
+        return
+    if facts.rope is None:
+        yield f"{facts.model_type} has no rotary positions that rope {settings.rope} could stretch: lower max_length"
+    elif facts.rope != "default":
+        yield (
+            f"this model's positions are stretched already ({facts.rope}), which rope {settings.rope} would undo: "
+            "lower max_length"
+        )
