@@ -117,7 +117,8 @@ def _passes(facts: Facts, settings: Settings) -> Iterator[str]:
             way = f"{limit} passes or LoRA"
         elif settings.rank > WARN_EPOCHS_RANK:
             limit = max(1, WARN_EPOCHS * WARN_EPOCHS_RANK // settings.rank)
-            what, way = f" with rank {settings.rank}", f"{limit} passes or a rank of {WARN_EPOCHS_RANK}"
+            passes = "1 pass" if limit == 1 else f"{limit} passes"
+            what, way = f" with rank {settings.rank}", f"{passes} or a rank of {WARN_EPOCHS_RANK}"
     if settings.epochs > limit:
         yield f"{number(settings.epochs)} passes over {facts.rows:,} rows{what} learn them by heart: {way} will do"
 
@@ -138,14 +139,17 @@ def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.max <= settings.max_length:
         return
     count = facts.cut_at(settings.max_length)
-    if count is not None:
-        many = f"{count:,} of {facts.rows:,} rows are"
-        if count == 1:
-            many = f"1 of {facts.rows:,} rows is"
+    if count == 1:
+        many, lose = f"1 of {facts.rows:,} rows is", "loses its"
+    elif count is not None:
+        many, lose = f"{count:,} of {facts.rows:,} rows are", "lose their"
     else:
         share = next((s for s, at in ((50, facts.p50), (5, facts.p95), (1, facts.p99)) if at > settings.max_length), 0)
-        many = f"more than {share} % of the rows are" if share else "a few rows (under 1 %) are"
-    yield f"{many} cut at {settings.max_length} tokens and lose the end token, the longest has {facts.max}"
+        many, lose = (f"more than {share} % of the rows" if share else "a few rows (under 1 %)") + " are", "lose their"
+    yield (
+        f"{many} cut at {settings.max_length} tokens and {lose} end token, the longest has {facts.max}: lengthen, or "
+        "leave them out"
+    )
 
 
 def _beta(facts: Facts, settings: Settings) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from engine.advice.kinds import Facts, Kind, Values
+from engine.advice.kinds import Advice, Facts, Kind, Values
 
 _RATES: dict[Kind, str] = {
     "sft": (
@@ -21,10 +21,6 @@ _RATES: dict[Kind, str] = {
     "rl": "TRL says 1e-6 for all methods, LLaMA-Factory's PPO example 1e-5 with LoRA",
 }
 _ALWAYS = {
-    "method": (
-        "the vendor guide wants full tuning for complex tasks, LoRA Without Regret finds LoRA equal on small and medium data; "
-        "the Phi-2 tutorial packs into 4 bit on 16 GB, where LoRA may fit and is faster"
-    ),
     "rank": (
         "the vendor guide and the Phi-2 tutorial say 32, the tuning primer 4 to 32, the PEFT overview scales it with data and "
         "model; TRL starts with 16, LLaMA-Factory with 8"
@@ -61,13 +57,25 @@ _ALWAYS = {
 }
 
 
-def disagreement(field: str, facts: Facts, values: Values) -> str:
-    """One sentence that shows how the sources differ about `field`, or "" where they do not."""
-    if field == "learning_rate":
+def disagreement(made: Advice, facts: Facts, values: Values) -> str:
+    """One sentence that shows how the sources differ about this advice, or "" where they do not."""
+    if made.field == "method":
+        return _method(made, facts)
+    if made.field == "learning_rate":
         return _RATES[facts.kind]
-    if field == "micro_batch":
+    if made.field == "micro_batch":
         return _batch(facts, values)
-    return _ALWAYS.get(field, "")
+    return _ALWAYS.get(made.field, "")
+
+
+def _method(made: Advice, facts: Facts) -> str:
+    packed = "the Phi-2 tutorial packs into 4 bit on a card of 16 GB"
+    if made.value == "lora" and facts.hardware.device == "cuda":
+        packed += ", which is only slower where LoRA fits, as it does here"
+    return (
+        "the vendor guide wants full tuning for complex tasks, LoRA Without Regret finds LoRA equal on small and medium data; "
+        + packed
+    )
 
 
 def _batch(facts: Facts, values: Values) -> str:

@@ -22,17 +22,17 @@ _SHORT = 3600
 _ROUGH = 2
 
 _GOALS: dict[Goal, str] = {
-    "persona": "no: a persona is what tuning is best at",
-    "style": "no: a style is learned from examples, not looked up",
-    "format": "no: tuning controls the output better than a prompt",
-    "language": "no: retrieval teaches no language",
-    "task": "not as well: a small tuned model can do one task; try the base with examples in its prompt first",
+    "persona": "a persona is what tuning is best at",
+    "style": "a style is learned from examples, not looked up",
+    "format": "tuning controls the output better than a prompt",
+    "language": "a new language has to be learned; retrieval teaches none",
+    "task": "a small tuned model can do one task well; try the base with examples in its prompt first",
 }
 # Where the columns already say what it is for.
 _STAGES: dict[Stage, str] = {
-    "dpo": "no: which answer is better cannot be looked up",
-    "kto": "no: which answer is good cannot be looked up",
-    "rl": "no: a reward is not looked up",
+    "dpo": "which answer is better cannot be looked up",
+    "kto": "which answer is good cannot be looked up",
+    "rl": "what earns a reward cannot be looked up",
 }
 
 
@@ -55,33 +55,35 @@ def _data(facts: Facts) -> Question:
     rows = "1 row" if facts.rows == 1 else f"{facts.rows:,} rows"
     if facts.rows < 1:
         return Question("data", _DATA, "there is no row", True, GUIDE, "against")
-    if facts.intent == "identity":
+    if facts.kind == "identity":
         return Question("data", _DATA, f"{rows}: enough for a name", True, PEFT, "for")
     if facts.rows < GATE_ROWS:
-        answer = f"{rows} teach nothing: put them into the prompt as examples"
+        answer = f"{rows}: too few to learn from, put them into the prompt as examples"
         return Question("data", _DATA, answer, True, PEFT, "against")
     if facts.rows < WARN_ROWS:
-        answer = f"{rows} are few: a few hundred to a few thousand usually suffice"
+        answer = f"{rows} are few: some hundreds to some thousands usually suffice"
         return Question("data", _DATA, answer, True, GUIDE, "doubt")
-    return Question("data", _DATA, f"yes, {rows}", True, GUIDE, "for")
+    return Question("data", _DATA, rows, True, GUIDE, "for")
 
 
 def _hardware(facts: Facts, plan: Plan | None) -> Question:
     least = smallest(facts, values_of(plan.settings) if plan else {"precision": _precision(facts)})
     free = gigabytes(facts.hardware.budget)
     if least is None:
-        return Question("hardware", _HARDWARE, "not known before a model is picked", False, PEFT, "doubt")
+        return Question(
+            "hardware", _HARDWARE, "pick a model: without one the memory is not known", False, PEFT, "doubt"
+        )
     if least.total > facts.hardware.budget:
-        answer = f"no: the smallest run needs {gigabytes(least.total)} of {free} GB; take a smaller model"
+        answer = f"even the smallest run needs {gigabytes(least.total)} GB and {free} GB are free: take a smaller model"
         return Question("hardware", _HARDWARE, answer, True, PEFT, "against")
     if plan is None or plan.memory is None:
-        answer = f"yes: the smallest run needs {gigabytes(least.total)} of {free} GB"
+        answer = f"the smallest run needs {gigabytes(least.total)} of {free} GB"
         return Question("hardware", _HARDWARE, answer, True, PEFT, "for")
     needed = f"{gigabytes(plan.memory.total)} of {free} GB"
     if plan.memory.total > facts.hardware.budget:
-        answer = f"not as it is set: it needs {needed}"
+        answer = f"it does not fit as it is set: it needs {needed}"
         return Question("hardware", _HARDWARE, answer, True, PEFT, "doubt")
-    return Question("hardware", _HARDWARE, f"yes, it needs {needed}", True, PEFT, "for")
+    return Question("hardware", _HARDWARE, f"it needs {needed}", True, PEFT, "for")
 
 
 def _precision(facts: Facts) -> str:
@@ -89,9 +91,9 @@ def _precision(facts: Facts) -> str:
 
 
 def _retrieval(facts: Facts) -> Question:
-    goal: Goal | None = facts.goal or ("persona" if facts.intent == "identity" else None)
+    goal: Goal | None = facts.goal or ("persona" if facts.kind == "identity" else None)
     if goal == "changing facts":
-        answer = "yes: facts that change are better looked up (retrieval); what is tuned in grows old"
+        answer = "facts that change are better looked up (retrieval): what is tuned in grows old"
         return Question("retrieval", _RETRIEVAL, answer, True, PEFT, "against")
     if goal is not None:
         return Question("retrieval", _RETRIEVAL, _GOALS[goal], True, PEFT, "for")
@@ -112,7 +114,7 @@ def _time(facts: Facts, plan: Plan | None) -> Question:
         return Question("time", _TIME, f"say by when (deadline): {answer}", False, PEFT, "for")
     left = duration(facts.deadline).removeprefix("about ")
     if seconds is None:
-        answer = f"{left} are left, and nobody knows yet how long it takes: probe the machine"
+        answer = f"how long it takes is not known, and {left} are left: probe the machine"
         return Question("time", _TIME, answer, False, PEFT, "doubt")
     if seconds > facts.deadline:
         answer = f"it takes {duration(seconds)} and {left} are left: fewer passes, a smaller model, or an API"

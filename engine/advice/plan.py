@@ -95,7 +95,7 @@ def advise(
         advice[name] = msgspec.structs.replace(
             made,
             alternatives=[other for other in made.alternatives if other.value != made.value],
-            disagreement=disagreement(name, facts, values),
+            disagreement=disagreement(made, facts, values),
         )
         values[name] = edited.get(name, made.value)
     settings = Settings(**values)

@@ -5,49 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.advice import advise
-from engine.hardware import Hardware
-from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, QWEN, SMOL, card, facts, identity, of
-
-
-@pytest.mark.parametrize(("p99", "length"), [(1, 64), (64, 64), (65, 128), (231, 256), (256, 256), (257, 320)])
-def test_length_is_p99_rounded_up(p99: int, length: int) -> None:
-    advice = of(advise(facts(p99=p99, max=1000)), "max_length")
-    assert advice.value == length
-    assert advice.source == "your data"
-    assert "99 %" in advice.reason
-
-
-def test_length_is_capped_by_the_context() -> None:
-    advice = of(advise(facts(p99=9000, max=20_000)), "max_length")
-    assert advice.value == SMOL.context == 8192
-    assert all(other.value <= 8192 for other in advice.alternatives)
-
-
-def test_length_that_cuts_rows_offers_one_that_cuts_none() -> None:
-    assert of(advise(facts(max=300)), "max_length").alternatives[0].value == 320
-
-
-def test_length_of_an_estimate_says_so() -> None:
-    advice = of(advise(facts(exact=False)), "max_length")
-    assert "estimate" in advice.reason
-    assert advice.confidence == "medium"
-
-
-@pytest.mark.parametrize(
-    ("hardware", "precision"),
-    [(OLD_CPU, "fp32"), (NEW_CPU, "fp32"), (card(80), "bf16"), (card(16, "Tesla T4", bf16=False), "fp16")],
-    ids=["cpu", "cpu with bf16", "new card", "old card"],
-)
-def test_precision_comes_from_the_hardware(hardware: Hardware, precision: str) -> None:
-    assert of(advise(facts(hardware=hardware)), "precision").value == precision
-
-
-def test_bf16_on_a_processor_only_to_fit() -> None:
-    """Llama-3.1-8B takes 32 GB in fp32 and 16 in bf16."""
-    roomy = Hardware(cpu_bf16=True, memory_free=64 * 10**9)
-    tight = Hardware(cpu_bf16=True, memory_free=26 * 10**9)
-    assert of(advise(facts(model=LLAMA, hardware=roomy)), "precision").value == "fp32"
-    assert of(advise(facts(model=LLAMA, hardware=tight)), "precision").value == "bf16"
+from tests.engine.advice.cases import LLAMA, OLD_CPU, QWEN, SMOL, card, facts, identity, of
 
 
 def test_full_for_a_complex_task_with_many_rows_that_fits() -> None:
@@ -68,7 +26,7 @@ def test_method_that_memory_holds(free: float, method: str) -> None:
 
 def test_method_says_what_each_needs() -> None:
     advice = of(advise(facts(model=LLAMA, hardware=card(16))), "method")
-    assert {other.value for other in advice.alternatives} == {"full", "lora"}
+    assert {other.value for other in advice.alternatives} == {"full", "freeze", "lora"}
     assert all("of 16 GB" in other.effect for other in advice.alternatives)
     assert "1.4 to 2 times slower" in str(of(advise(facts()), "method").alternatives)
 
@@ -86,10 +44,43 @@ def test_the_processor_has_its_memory_as_limit() -> None:
     assert advise(facts(model=QWEN, hardware=OLD_CPU)).settings.method == "lora"
 
 
+def test_identity_keeps_the_base() -> None:
+    assert advise(identity()).settings.method == "lora"
+
+
+def test_four_bit_with_eight_and_what_it_would_need_beside_it() -> None:
+    advice = of(advise(facts(model=LLAMA, hardware=card(16))), "bits")
+    assert advice.value == 4
+    assert [other.value for other in advice.alternatives] == [8]
+    assert "of 16 GB" in advice.alternatives[0].effect
+
+
+def test_the_scales_are_packed_with_the_tutorials_choice_beside_it() -> None:
+    plan = advise(facts(model=LLAMA, hardware=card(16)))
+    advice = of(plan, "double_quantization")
+    assert advice.value is True
+    assert "Phi-2" in advice.alternatives[0].effect
+    assert "4 bit alone" in of(advise(facts(), edits={"method": "qlora", "bits": 8}), "double_quantization").reason
+
+
+def test_freeze_trains_the_last_layers() -> None:
+    plan = advise(facts(), edits={"method": "freeze"})
+    advice = of(plan, "trained_layers")
+    assert (advice.value, advice.reason) == (2, f"the last 2 of {SMOL.layers}")
+    assert plan.sentence.startswith("SFT of the last 2 layers on 1,000 rows: ")
+    assert plan.settings.learning_rate == advise(facts(), edits={"method": "full"}).settings.learning_rate
+    assert advise(facts(), edits={"method": "freeze", "trained_layers": 1}).sentence.startswith("SFT of the last layer")
+
+
 @pytest.mark.parametrize(("rows", "rank"), [(91, 8), (199, 8), (200, 32), (10_000, 32)])
 def test_rank_grows_with_the_rows(rows: int, rank: int) -> None:
     plan = advise(facts(rows))
     assert (plan.settings.rank, plan.settings.alpha) == (rank, rank)
+
+
+def test_rewards_want_a_small_rank_and_no_dropout() -> None:
+    chosen = advise(facts(10_000, stage="rl")).settings
+    assert (chosen.rank, chosen.alpha, chosen.dropout) == (8, 8, 0.0)
 
 
 def test_alpha_follows_an_edited_rank() -> None:
@@ -104,24 +95,3 @@ def test_dropout_and_targets_show_the_other_opinion() -> None:
     assert [other.value for other in of(plan, "dropout").alternatives] == [0.0]
     assert plan.settings.targets == "all-linear"
     assert [other.value for other in of(plan, "targets").alternatives] == ["attention"]
-
-
-@pytest.mark.parametrize(
-    ("hardware", "method", "optimizer"),
-    [
-        (card(80), "lora", "adamw_torch_fused"),
-        (card(80), "full", "adamw_torch_fused"),
-        (card(80), "qlora", "paged_adamw_8bit"),
-        (OLD_CPU, "lora", "adamw_torch"),
-        (OLD_CPU, "qlora", "adamw_torch"),
-    ],
-)
-def test_optimizer(hardware: Hardware, method: str, optimizer: str) -> None:
-    advice = of(advise(facts(hardware=hardware), edits={"method": method}), "optimizer")
-    assert advice.value == optimizer
-    if hardware is OLD_CPU and method == "qlora":
-        assert "needs a GPU" in advice.reason
-
-
-def test_identity_keeps_the_base() -> None:
-    assert advise(identity()).settings.method == "lora"

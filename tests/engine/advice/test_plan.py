@@ -6,13 +6,14 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 
 from engine.advice import Facts, advise
 from engine.errors import Exit, FtuiError
-from engine.recipe import SETTING_FIELDS, setting
-from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, QWEN, SMOL, card, facts, identity, of
+from engine.recipe import SETTING_FIELDS, TRAINED_STAGES, setting
+from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, QWEN, SMOL, card, facts, identity, measured, of
 
 SOURCES = {
     "a cloud vendor's tuning guide",
@@ -22,6 +23,7 @@ SOURCES = {
     "PEFT overview",
     "LoRA Without Regret",
     "TRL default",
+    "LLaMA-Factory default",
     "measured",
     "your data",
     "hardware",
@@ -32,17 +34,34 @@ SOURCES = {
 
 
 def everything() -> list[Facts]:
-    """Every kind of model, machine, data size, intent and length together."""
+    """Every kind of model, machine, data size, stage, intent and length together."""
     models = (None, SMOL, QWEN, LLAMA)
     machines = (OLD_CPU, NEW_CPU, card(6), card(24), card(80), card(16, "Tesla T4", False))
     sizes = (1, 91, 600, 12_345_678)
     lengths = ((10, 20, 30, 40), (104, 190, 231, 257), (3000, 100_000, 200_000, 1_000_000))
+    kinds = (
+        ("sft", "identity", False),
+        ("sft", "instructions", True),
+        ("pretraining", "text", False),
+        ("dpo", "instructions", False),
+        ("kto", "instructions", False),
+        ("rl", "instructions", False),
+    )
     return [
         facts(
-            rows, model=model, hardware=hardware, p50=p50, p95=p95, p99=p99, max=most, intent=intent, complex_task=hard
+            rows,
+            model=model,
+            hardware=hardware,
+            p50=p50,
+            p95=p95,
+            p99=p99,
+            max=most,
+            stage=stage,
+            intent=intent,
+            complex_task=hard,
         )
-        for model, hardware, rows, (p50, p95, p99, most), (intent, hard) in itertools.product(
-            models, machines, sizes, lengths, (("identity", False), ("instructions", True), ("text", False))
+        for model, hardware, rows, (p50, p95, p99, most), (stage, intent, hard) in itertools.product(
+            models, machines, sizes, lengths, kinds
         )
     ]
 
@@ -56,7 +75,7 @@ def test_every_setting_is_advised_with_a_reason_that_fits_its_column() -> None:
             assert getattr(plan.settings, advice.field) == advice.value
             assert 0 < cell_len(advice.reason) <= 40, advice
             assert advice.source in SOURCES, advice
-            assert advice.alternatives or advice.field in ("micro_batch", "max_length"), advice
+            assert advice.alternatives or advice.field in ("micro_batch", "max_length", "rope", "beta"), advice
             assert advice.value not in [other.value for other in advice.alternatives], advice
             assert all(other.effect for other in advice.alternatives)
             values |= {(advice.field, value) for value in (advice.value, *(o.value for o in advice.alternatives))}
@@ -67,12 +86,12 @@ def test_every_setting_is_advised_with_a_reason_that_fits_its_column() -> None:
 def test_a_plan_that_is_not_refused_fits() -> None:
     for given in everything():
         plan = advise(given)
-        if plan.memory is not None:
+        if plan.memory is not None and given.stage in TRAINED_STAGES:
             assert (plan.memory.total <= given.hardware.budget) == (not plan.refusals), plan.sentence
 
 
 def test_the_sentence() -> None:
-    plan = advise(identity(seconds_per_token=0.0026), edits={"epochs": 5, "micro_batch": 4, "accumulation": 1})
+    plan = advise(identity(speeds=measured(0.0026)), edits={"epochs": 5, "micro_batch": 4, "accumulation": 1})
     assert plan.memory is not None
     assert (
         plan.sentence
@@ -81,10 +100,20 @@ def test_the_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "words"), [("qlora", "SFT with QLoRA on 2,000 rows: "), ("full", "Full SFT on 2,000 rows: ")]
+    ("stage", "method", "words"),
+    [
+        ("sft", "qlora", "SFT with QLoRA on 2,000 rows: "),
+        ("sft", "full", "Full SFT on 2,000 rows: "),
+        ("sft", "freeze", "SFT of the last 2 layers on 2,000 rows: "),
+        ("pretraining", "full", "Full continued pre-training on 2,000 rows: "),
+        ("pretraining", "lora", "Continued pre-training with LoRA on 2,000 rows: "),
+        ("dpo", "lora", "DPO with LoRA on 2,000 rows: "),
+        ("kto", "full", "Full KTO on 2,000 rows: "),
+        ("rl", "lora", "Reinforcement learning with LoRA on 2,000 rows: "),
+    ],
 )
-def test_the_sentence_names_the_method(method: str, words: str) -> None:
-    assert advise(facts(2000), edits={"method": method}).sentence.startswith(words)
+def test_the_sentence_names_stage_and_method(stage: str, method: str, words: str) -> None:
+    assert advise(facts(2000, stage=stage), edits={"method": method}).sentence.startswith(words)
 
 
 def test_without_a_model_there_is_still_a_plan() -> None:
@@ -165,9 +194,9 @@ def test_a_preset_for_another_machine_yields_to_memory() -> None:
 
 
 def test_time_is_measured_or_says_that_it_is_not() -> None:
-    measured = advise(facts(seconds_per_token=1e-3), edits={"eval_fraction": 0, "epochs": 1})
-    assert measured.seconds == pytest.approx(1000 * 110 * 1e-3)
-    assert "measured" in measured.seconds_source
+    probed = advise(facts(speeds=measured(1e-3, precision="bf16")), edits={"eval_fraction": 0, "epochs": 1})
+    assert probed.seconds == pytest.approx(1000 * 110 * 1e-3)
+    assert "measured" in probed.seconds_source
     rough = advise(identity(), edits={"epochs": 1})
     # 91 x 110 tokens x 4 x 134.5 M operations at 2 cores x 80 GFLOP/s, half reached
     assert rough.seconds == pytest.approx(67.3, rel=0.01)
@@ -179,22 +208,36 @@ def test_time_is_measured_or_says_that_it_is_not() -> None:
 
 def test_checkpointing_and_full_tuning_take_longer() -> None:
     def seconds(**edits: Any) -> float:
-        return advise(facts(), edits=edits).seconds or 0.0
+        return advise(facts(), edits={"eval_fraction": 0, **edits}).seconds or 0.0
 
     assert seconds(method="full") == pytest.approx(1.5 * seconds())
     assert seconds(gradient_checkpointing=True) == pytest.approx(1.5 * seconds())
     assert seconds(max_length=55) == pytest.approx(0.5 * seconds())
+    # 900 rows are trained on; each of 10 evaluations reads the other 100 forwards only, half of LoRA's work.
+    evaluated = seconds(eval_fraction=0.1, epochs=1, micro_batch=9, accumulation=1, save_every=10)
+    assert evaluated == pytest.approx((900 + 10 * 100 / 2) / 1000 * seconds(epochs=1))
 
 
 def test_padding_takes_time() -> None:
     """One row in two is long: a pair of rows is as long as the long one three times in four."""
 
     def seconds(micro: int) -> float:
-        given = facts(100, lengths=[40, 120] * 50, p50=80, mean=80.0, max=120, seconds_per_token=1.0)
+        given = facts(100, lengths=[40, 120] * 50, p50=80, mean=80.0, max=120, speeds=measured(1.0, precision="bf16"))
         return advise(given, edits={"micro_batch": micro, "epochs": 1}).seconds or 0.0
 
     assert seconds(1) == pytest.approx(100 * 80)
     assert seconds(2) == pytest.approx(100 * (0.25 * 40 + 0.75 * 120))
+
+
+def test_lengths_may_be_a_list_or_an_array_in_any_order() -> None:
+    """And whole rows are not looped over: only what is sorted once is searched."""
+    rows = [40, 120, 80, 257, 60] * 20
+    plans = [
+        advise(facts(100, lengths=lengths), edits={"max_length": 100})
+        for lengths in (rows, sorted(rows), np.array(rows), np.array(rows, dtype=np.int32))
+    ]
+    assert "40 of 100 rows are cut" in str(plans[0].warnings)
+    assert all((plan.warnings, plan.seconds) == (plans[0].warnings, plans[0].seconds) for plan in plans)
 
 
 def test_every_setting_has_its_rule_in_the_docs() -> None:

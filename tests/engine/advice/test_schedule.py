@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from engine.advice import advise, optimizer_steps
+from engine.advice.numbers import LEARNING_RATES, RATES_IN_USE
+from engine.advice.schedule import accumulated
 from tests.engine.advice.cases import LLAMA, card, facts, identity, of
 from tests.engine.settings import settings
 
@@ -21,21 +25,60 @@ def test_identity_takes_five_passes_and_shows_the_walk_through_beside_them() -> 
 
 
 @pytest.mark.parametrize(
-    ("intent", "method", "rate"),
+    ("changes", "method", "rate"),
     [
-        ("instructions", "full", 2e-5),
-        ("instructions", "lora", 2e-4),
-        ("instructions", "qlora", 2e-4),
-        ("text", "lora", 2e-4),
-        ("identity", "lora", 1e-3),
-        ("identity", "full", 1e-4),
+        ({}, "full", 2e-5),
+        ({}, "freeze", 2e-5),
+        ({}, "lora", 2e-4),
+        ({}, "qlora", 2e-4),
+        ({"intent": "identity"}, "lora", 1e-3),
+        ({"intent": "identity"}, "full", 1e-4),
     ],
 )
-def test_learning_rate(intent: str, method: str, rate: float) -> None:
-    advice = of(advise(facts(intent=intent), edits={"method": method}), "learning_rate")
+def test_learning_rate(changes: dict[str, Any], method: str, rate: float) -> None:
+    advice = of(advise(facts(**changes), edits={"method": method}), "learning_rate")
     assert advice.value == rate
-    assert rate not in [other.value for other in advice.alternatives]
     assert 5e-5 in [other.value for other in advice.alternatives]
+
+
+@pytest.mark.parametrize(
+    ("stage", "method", "rate"),
+    [
+        ("pretraining", "full", 2e-5),
+        ("pretraining", "lora", 1e-4),
+        ("dpo", "full", 1e-6),
+        ("dpo", "lora", 5e-6),
+        ("dpo", "qlora", 5e-6),
+        ("kto", "freeze", 1e-6),
+        ("kto", "lora", 5e-6),
+        ("rl", "full", 1e-6),
+        ("rl", "lora", 1e-5),
+    ],
+)
+def test_learning_rate_of_other_stages(stage: str, method: str, rate: float) -> None:
+    advice = of(advise(facts(stage=stage), edits={"method": method}), "learning_rate")
+    assert advice.value == rate
+    assert advice.alternatives
+
+
+def test_every_advised_rate_is_among_those_in_use() -> None:
+    for key, advised in LEARNING_RATES.items():
+        low, high = RATES_IN_USE[key]
+        assert low < advised.value <= high
+
+
+@pytest.mark.parametrize(
+    ("stage", "beta"), [("sft", None), ("pretraining", None), ("rl", None), ("dpo", 0.1), ("kto", 0.1)]
+)
+def test_only_preferences_and_ratings_have_a_beta(stage: str, beta: float | None) -> None:
+    assert of(advise(facts(stage=stage)), "beta").value == beta
+
+
+@pytest.mark.parametrize(
+    ("effective", "micro", "gpus", "steps"), [(32, 4, 1, 8), (32, 4, 2, 4), (32, 4, 3, 3), (16, 16, 1, 1), (4, 8, 1, 1)]
+)
+def test_more_cards_accumulate_less(effective: int, micro: int, gpus: int, steps: int) -> None:
+    assert accumulated(effective, micro, gpus) == steps
 
 
 @pytest.mark.parametrize(

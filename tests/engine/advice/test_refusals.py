@@ -1,0 +1,110 @@
+"""Why a plan cannot work, and the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.advice import Facts, advise
+from tests.engine.advice.cases import GB, LLAMA, OLD_CPU, SMOL, card, facts
+
+
+def refused(given: Facts, **edits: Any) -> str:
+    return " | ".join(advise(given, edits=edits).refusals)
+
+
+def test_nothing_to_train_on() -> None:
+    assert "no row" in refused(facts(0))
+    assert not refused(facts(1))
+
+
+def test_every_label_masked_whatever_the_length() -> None:
+    assert "every label of all 1,000 rows is masked" in refused(facts(trained_rows=0))
+    assert not refused(facts(trained_rows=1))
+
+
+def test_every_label_masked_at_this_length() -> None:
+    """The answers begin after 100, 110 and 120 tokens; the first token that is trained must be within the length."""
+    given = facts(3, starts=[110, 100, 120])
+    assert "at 100 tokens all 3 rows are cut before their answer begins, take at least 101" in refused(
+        given, max_length=100
+    )
+    assert not refused(given, max_length=101)
+
+
+@pytest.mark.parametrize(("stage", "word"), [("dpo", "DPO"), ("kto", "KTO"), ("rl", "reinforcement learning")])
+def test_stages_that_are_planned_only(stage: str, word: str) -> None:
+    assert f"{word} is planned only" in refused(facts(stage=stage))
+    assert not refused(facts(stage="pretraining"))
+
+
+def test_preferences_without_a_beta() -> None:
+    assert "needs a beta" in refused(facts(stage="dpo"), beta=None)
+    assert "needs a beta" not in refused(facts(stage="dpo"), beta=0.1)
+
+
+def test_longer_than_the_model_reads() -> None:
+    assert "9000 tokens are more than the 8192" in refused(facts(), max_length=9000, rope="none")
+    assert not refused(facts(), max_length=8192, rope="none")
+    assert not refused(facts(), max_length=9000, rope="yarn")
+
+
+@pytest.mark.parametrize(("rope", "words"), [("llama3", "stretched already (llama3)"), (None, "learned one by one")])
+def test_positions_that_cannot_stretch(rope: str | None, words: str) -> None:
+    model = msgspec.structs.replace(SMOL, rope=rope)
+    assert words in refused(facts(model=model), max_length=9000, rope="linear")
+    assert "more than the 8192" in refused(facts(model=model), max_length=9000)
+
+
+def test_more_trained_layers_than_there_are() -> None:
+    assert "30 layers, 31 cannot" in refused(facts(), method="freeze", trained_layers=31)
+    assert not refused(facts(), method="freeze", trained_layers=30)
+    assert not refused(facts(), method="lora", trained_layers=31)
+
+
+def test_a_model_without_tokenizer() -> None:
+    assert "tokenizer" in refused(facts(model=msgspec.structs.replace(SMOL, has_tokenizer=False)))
+
+
+def test_precisions_that_cannot_work() -> None:
+    assert "fp16 training needs a GPU" in refused(facts(hardware=OLD_CPU), precision="fp16")
+    assert "Tesla T4 does not compute in bf16" in refused(facts(hardware=card(16, "Tesla T4", False)), precision="bf16")
+
+
+def test_flash_attention_where_it_cannot_run() -> None:
+    for given, edits in (
+        (facts(hardware=OLD_CPU), {}),
+        (facts(hardware=card(16, "Tesla T4", False)), {}),
+        (facts(), {"precision": "fp32"}),
+    ):
+        assert "flash_attention_2 needs" in refused(given, attention="flash_attention_2", **edits)
+    assert not refused(facts(), attention="flash_attention_2")
+
+
+@pytest.mark.parametrize(
+    ("edits", "way"),
+    [
+        ({"micro_batch": 64, "gradient_checkpointing": False}, "a micro-batch of"),
+        ({"method": "full", "micro_batch": 1}, "LoRA fits"),
+        (
+            {"method": "full", "micro_batch": 1, "gradient_checkpointing": False},
+            "LoRA with gradient checkpointing fits",
+        ),
+        ({"method": "lora", "gradient_checkpointing": False, "micro_batch": 1}, "gradient checkpointing fits"),
+    ],
+)
+def test_what_does_not_fit_names_the_way_out(edits: dict[str, Any], way: str) -> None:
+    given = facts(5000, model=LLAMA, p99=2000, max=2048, hardware=card(26))
+    if "micro_batch" in edits and edits["micro_batch"] == 64:
+        given = facts(5000, model=LLAMA, p99=200, max=256, hardware=card(40))
+    found = refused(given, **edits)
+    assert way in found
+    assert "GB are free" in found
+
+
+def test_a_disk_without_room_for_checkpoints() -> None:
+    small = msgspec.structs.replace(card(80), disk_free=1 * GB)
+    assert "of disk" in refused(facts(hardware=small), method="full")
+    assert not refused(facts(hardware=small))
