@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
-import codecs
 import difflib
-from collections.abc import Iterator
-from itertools import groupby, islice
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
-from engine.data import encoding, json_rows, tables
-from engine.data.rows import BadRowHandler, Row
+from engine.data import columnar, encoding, json_rows, json_values, tables, text_rows
+from engine.data.rows import BadRowHandler, Reading, Row
+from engine.data.streams import Damaged, TextFile
 from engine.errors import Exit, FtuiError
 
-__all__ = ["KINDS", "Row", "read"]
+__all__ = ["KINDS", "Row", "home", "read"]
 
-KINDS = "JSON, JSONL, CSV, TSV, Parquet or text"
-_WRAPPED_WIDTH = 120  # characters; text wrapped by hand has shorter lines
-_SAMPLE_LINES = 400
+KINDS = "JSON, JSONL, CSV, TSV, Parquet, Arrow or text"
+_JSON = (".json", ".jsonl", ".ndjson")
+_TEXT = (".txt", ".md", ".text")
+_TABLE = (".csv", ".tsv")
+# What a file of rows may be named; any of the text kinds may be packed by gzip or zstd.
+SUFFIXES = (*_JSON, *_TABLE, *_TEXT, ".parquet", ".pq", ".arrow", ".feather", ".ipc")
+_FIRST_LINES = 8  # looked at to tell JSONL from other JSON
+_MOVED_EVERY = 256  # rows
+
+Moved = Callable[[int], None]
 
 
-def read(path: Path | str, on_bad: BadRowHandler | None = None) -> Iterator[Row]:
-    """The rows of a file: JSON (array, or objects one after another), JSONL, CSV, TSV, Parquet, or plain text.
+def read(
+    path: Path | str,
+    on_bad: BadRowHandler | None = None,
+    repair: bool = False,
+    *,
+    before: int = 0,
+    array: str | None = None,
+    notes: list[str] | None = None,
+    moved: Moved | None = None,
+) -> Iterator[Row]:
+    """The rows of a file: JSON (array, an object that holds one, or objects one after another), JSONL, CSV, TSV, plain
+    text, each of them as it is or packed (gzip, zstd), Parquet or Arrow.
 
     What the file is is seen from its content; its name decides only between what content cannot tell apart.
-    Rows come as they are read. `on_bad` is called for rows that can be left out (a broken JSONL line, a CSV row with
-    too many cells); without it they raise. Raises FtuiError: DATA_MISSING, DATA_ENCODING, DATA_SYNTAX, DATA_ROW
-    (a row that is no object), PERMISSION.
+    Rows come as they are read.
+
+    on_bad  called for each flaw; reading goes on behind it as far as that is safe. Without it the first one raises
+    repair  mend what has one plain meaning; on_bad is told what was done
+    before  rows counted before this file: the first one is before + 1
+    array   the name of the array to read, where an object holds several
+    notes   gets what is worth saying and no flaw
+    moved   called now and then with the bytes of the file that were read
+
+    Raises FtuiError, with on_bad only where nothing of the file can be read: DATA_MISSING, DATA_ENCODING, DATA_SYNTAX,
+    DATA_ROW (a row that is no object), DATA_SHAPE (no array of that name), PERMISSION.
     """
     path = home(path)
+    count = before
+    some = False
+
+    def flaw(row: int, line: int | None, error: FtuiError, column: int | None, repaired: str) -> None:
+        nonlocal some
+        some = some or row > before
+        assert on_bad is not None
+        on_bad(row, line, error, column, repaired)
+
+    reading = Reading(path, flaw if on_bad is not None else None, repair, before)
     try:
-        yield from _rows(path, on_bad)
+        check(path)
+        position, rows = _opened(path, reading, array)
+        for row in rows:
+            count = row.number
+            yield row
+            if moved is not None and count % _MOVED_EVERY == 0:
+                moved(position())
+    except Damaged as damage:
+        error = FtuiError(Exit.DATA_SYNTAX, str(damage), f"{path}, after row {count}", "copy or download it again")
+        if count == before:
+            raise error from None
+        reading.flaw(count, None, error)
     except PermissionError:
         raise FtuiError(Exit.PERMISSION, "the file may not be read", str(path), "check its owner and mode") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FtuiError(Exit.DATA_MISSING, f"the file cannot be read: {reason}", str(path)) from None
+    if notes is not None:
+        notes.extend(reading.notes)
+    if count == before and not some:
+        raise FtuiError(Exit.DATA_MISSING, "the file holds no rows", str(path), "choose another file")
 
 
 def home(path: Path | str) -> Path:
@@ -46,83 +95,67 @@ def home(path: Path | str) -> Path:
         return Path(path)
 
 
-def _rows(path: Path, on_bad: BadRowHandler | None) -> Iterator[Row]:
+def check(path: Path) -> None:
+    """Raise DATA_MISSING where there is no such file, with the name that was probably meant."""
     if "\0" in str(path) or not path.exists():
         raise FtuiError(Exit.DATA_MISSING, "there is no such file", str(path), _similar(path))
     if not path.is_file():
         what = "a folder" if path.is_dir() else "not a regular file"
         raise FtuiError(Exit.DATA_MISSING, f"this is {what}, not a data file", str(path), f"name one file: {KINDS}")
-    empty = True
-
-    def left_out(row: int, line: int | None, error: FtuiError) -> None:
-        nonlocal empty
-        empty = False
-        if on_bad is not None:
-            on_bad(row, line, error)
-
-    handler = left_out if on_bad is not None else None
-    with path.open("rb") as file:
-        head = file.read(encoding.SAMPLE)
-        if head.startswith(b"PAR1") or (head and path.suffix.lower() in (".parquet", ".pq")):
-            rows = tables.read_parquet(path)
-        else:
-            encoding.check_head(head, path)
-            file.seek(0)
-            rows = _text_rows(file, path, head, handler)
-        for row in rows:
-            empty = False
-            yield row
-    if empty:
-        cause = "the file is empty" if not head.strip(b"\xef\xbb\xbf \t\r\n") else "the file holds no rows"
-        raise FtuiError(Exit.DATA_MISSING, cause, str(path), "choose another file")
+    if not path.stat().st_size:
+        raise FtuiError(Exit.DATA_MISSING, "the file is empty", str(path), "choose another file")
 
 
-def _text_rows(file: BinaryIO, path: Path, head: bytes, on_bad: BadRowHandler | None) -> Iterator[Row]:
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        return tables.read_csv(file, path, on_bad)
-    first = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
-    named_json = suffix in (".json", ".jsonl", ".ndjson")
-    if not named_json and (suffix in (".txt", ".md", ".text") or first not in (b"[", b"{")):
-        return _plain(file, path)
-    if first == b"[":
-        return json_rows.read_values(file, path, on_bad)
-    line = next((text for _, text in encoding.lines(file, path) if text.strip()), "")
-    file.seek(0)
-    by_line = line.strip() != "{" if suffix in (".jsonl", ".ndjson") else json_rows.first_line_is_row(line)
-    return (json_rows.read_lines if by_line else json_rows.read_values)(file, path, on_bad)
+def _opened(path: Path, reading: Reading, array: str | None) -> tuple[Callable[[], int], Iterator[Row]]:
+    """(how many bytes were read so far, the rows)."""
+    text = TextFile(path)
+    kind = "" if text.packing else columnar.kind(text.head, text.suffix)
+    if kind:
+        return (lambda: 0), columnar.read(kind, reading)
+    encoding.refuse_archive(text.head, path)
+    if (wide := encoding.wide(text.head, path)) is not None:
+        name, marked, error = wide
+        # Without a mark the encoding is only likely: it takes a person's word to read on.
+        if not marked and not reading.repair:
+            raise error
+        reading.flaw(0, None, error, None, f"read as {name}")
+        text.encoding = name
+    elif b"\0" in text.head and text.suffix not in SUFFIXES:
+        line = text.head.count(b"\n", 0, text.head.index(b"\0")) + 1
+        raise encoding.nul_error(path, line, text.head.index(b"\0") - text.head.rfind(b"\n", 0, text.head.index(b"\0")))
+    return text.position, _text_rows(text, reading, array)
 
 
-def _plain(file: BinaryIO, path: Path) -> Iterator[Row]:
-    """Plain text: each line one example, or each paragraph where the text is wrapped by hand.
-
-    The column is named "line" or "paragraph", so that what was chosen can be told.
-    """
-    sample = [text for _, text in islice(encoding.lines(file, path), _SAMPLE_LINES)]
-    file.seek(0)
-    if not _is_wrapped(sample):
-        filled = ((number, text) for number, text in encoding.lines(file, path) if text.strip())
-        for count, (number, text) in enumerate(filled, 1):
-            yield Row(count, number, {"line": text.rstrip("\r\n")})
+def _text_rows(text: TextFile, reading: Reading, array: str | None) -> Iterator[Row]:
+    if text.suffix in _TABLE:
+        with text.open() as file:
+            yield from tables.read_csv(file, reading, tabs=text.suffix == ".tsv")
         return
-    count, begin, block = 0, 0, list[str]()
-    for number, text in encoding.lines(file, path):
-        if text.strip():
-            begin = begin or number
-            block.append(text.rstrip("\r\n"))
-        elif block:
-            count += 1
-            yield Row(count, begin, {"paragraph": "\n".join(block)})
-            begin, block = 0, []
-    if block:
-        yield Row(count + 1, begin, {"paragraph": "\n".join(block)})
+    with text.open() as file:
+        quiet = Reading(reading.path, lambda *flaw: None)
+        filled = (line.text for line in encoding.lines(file, quiet) if line.text.strip())
+        first = list(islice(filled, _FIRST_LINES))
+    begin = first[0].lstrip()[:1] if first else ""
+    if text.suffix in _TEXT or (text.suffix not in _JSON and begin not in ("[", "{")):
+        yield from text_rows.read_text(text, reading)
+        return
+    head = "".join(first)[: 1 << 16]
+    wrapped = begin == "{" and json_values.wraps_rows(head)
+    with text.open() as file:
+        if begin != "[" and _by_line(first, text.suffix, wrapped):
+            yield from json_rows.read_lines(file, reading)
+        else:
+            yield from json_values.read_values(file, reading, wrapped, array)
 
 
-def _is_wrapped(lines: list[str]) -> bool:
-    """True if most lines stand, short, in blocks with blank lines between: then a blank line ends a thought."""
-    blocks = [len(list(block)) for filled, block in groupby(lines, lambda line: bool(line.strip())) if filled]
-    most_wrapped = sum(size > 1 for size in blocks) * 2 > len(blocks) > 1
-    return most_wrapped and max(len(line) for line in lines) <= _WRAPPED_WIDTH
+def _by_line(first: list[str], suffix: str, wrapped: bool) -> bool:
+    """Whether JSON is one row a line, by its first lines that are not blank."""
+    if wrapped and len(first) == 1:
+        return False
+    if suffix in (".jsonl", ".ndjson"):
+        return not first or first[0].strip() != "{"
+    rows = [json_rows.is_row(line) for line in first]
+    return bool(rows) and (rows[0] or sum(rows) * 2 > len(rows))
 
 
 def _similar(path: Path) -> str:

@@ -24,15 +24,17 @@ Progress = Callable[[str, int, int], None]
 
 
 @contextlib.contextmanager
-def staging(target: Path) -> Iterator[Path | None]:
+def staging(target: Path, made: str = "config.json", what: str = "the model") -> Iterator[Path | None]:
     """A folder to build `target` in, renamed to it when the block ends well; None when `target` is there already.
 
     One process builds, others wait for it. What an interrupted process left is cleared away.
+    made  the file that is in a whole `target`
+    what  it is, for an error
     """
     paths.private_dir(target.parent)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (target / "config.json").is_file():
+        if (target / made).is_file():
             yield None
             return
         for leftover in target.parent.glob(f".{target.name}.stage-*"):
@@ -48,7 +50,7 @@ def staging(target: Path) -> Iterator[Path | None]:
         except OSError as error:
             if error.errno == 28:
                 raise FtuiError(
-                    Exit.DISK_FULL, "the disk is full: the model could not be kept", str(target.parent)
+                    Exit.DISK_FULL, f"the disk is full: {what} could not be kept", str(target.parent)
                 ) from None
             raise
         finally:

@@ -198,7 +198,7 @@ def test_rows_that_are_no_objects_are_row_errors(tmp_path: Path) -> None:
 def test_broken_lines_can_be_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", '{"a": "1"}\n{"a": \n{"a": "3"}\n')
     bad: list[tuple[int, int | None]] = []
-    rows = list(sources.read(path, lambda row, line, error: bad.append((row, line))))
+    rows = list(sources.read(path, lambda row, line, *_: bad.append((row, line))))
     assert [row.value["a"] for row in rows] == ["1", "3"]
     assert [row.number for row in rows] == [1, 3]
     assert bad == [(2, 2)]
