@@ -249,12 +249,19 @@ def described(word: str) -> Recipe | Imported:
     return llamafactory.read(path) if llamafactory.recognises(raw) else recipe.load(path)
 
 
-def say_imported(args: argparse.Namespace) -> None:
-    """Where the plan comes from a LLaMA-Factory YAML: what of it has no counterpart here."""
-    from engine.cli import show
+def imported(args: argparse.Namespace) -> Imported | None:
+    """What a LLaMA-Factory YAML came to, where the plan comes from one."""
     from engine.llamafactory import Imported
 
-    if args.recipe and isinstance(taken := described(args.recipe), Imported):
+    taken = described(args.recipe) if args.recipe else None
+    return taken if isinstance(taken, Imported) else None
+
+
+def say_imported(args: argparse.Namespace) -> None:
+    """What of a LLaMA-Factory YAML has no counterpart here."""
+    from engine.cli import show
+
+    if taken := imported(args):
         show.say(f"from LLaMA-Factory: {len(taken.kept)} keys taken", "dim")
         for line in taken.left:
-            show.say(f"left out: {line}", "dim")
+            show.paragraph(line, "dim", lead="left out: ")

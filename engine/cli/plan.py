@@ -19,17 +19,25 @@ from engine.cli import show
 from engine.text import duration, number, size
 
 if TYPE_CHECKING:
-    from engine.advice import Advice
+    from engine.advice import Advice, Plan
     from engine.advice.compare import Change
     from engine.draft import Draft
+    from engine.models.memory import Fit, Memory
 
 _MEMORY_BAR = 40
 _FILLS = "█▓▒░▚▞"
+_WIDE = 110  # columns that hold a reason and its source side by side
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+# How an open question of the gate is answered.
+_ANSWERS = {"retrieval": "--goal persona, style, format, language, task or changing-facts", "time": "--deadline 2h"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_choice(parser)
-    parser.add_argument("--explain", metavar="FIELD", help="why this value, and what else it could be")
+    parser.add_argument(
+        "--explain", metavar="FIELD", help="why this value, and what else it could be; also stage and gate"
+    )
+    parser.add_argument("--fits", action="store_true", help="memory of every method at every micro-batch")
     parser.add_argument(
         "--what-if",
         action="append",
@@ -44,7 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.cli import changes, progress
+    from engine.cli import changes, progress, reasons
 
     with progress.shown(args.json) as report:
         draft = shared.draft(args, report)
@@ -54,13 +62,17 @@ def run(args: argparse.Namespace) -> int:
     if args.what_if or other:
         compared(args, draft, other)
     elif args.explain:
-        advice = _find(draft, args.explain)
         if args.json:
-            show.emit(advice)
+            show.emit(reasons.document(draft, args.explain))
         else:
-            explain(advice, draft)
+            reasons.explain(draft, args.explain)
+    elif args.fits and args.json:
+        show.emit(_fits(draft))
+    elif args.fits:
+        show_fits(draft)
     elif args.json:
-        show.emit(document(draft))
+        taken = shared.imported(args)
+        show.emit({**document(draft), "imported": {"kept": taken.kept, "left": taken.left} if taken else None})
     else:
         shared.say_imported(args)
         show_plan(draft)
@@ -99,31 +111,107 @@ def compared(args: argparse.Namespace, draft: Draft, other: tuple[str, list[Chan
 
 def show_plan(draft: Draft) -> None:
     plan = draft.plan
+    show_gate(draft)
     show.say(plan.sentence, "bold")
-    rows = [(a.field, number(getattr(plan.settings, a.field)), *_why(draft, a)) for a in plan.advice]
-    show.console().print(show.table(("field", "value", "why", "source"), rows, right=("value",), wrap="why"))
+    show.say(f"stage {plan.stage.value}: {plan.stage.reason} ({plan.stage.source})")
+    _settings(draft)
     show_memory(draft)
     time = duration(plan.seconds) if plan.seconds is not None else "not known"
-    show.say(f"steps {plan.steps}   time {time}   ({plan.seconds_source})")
+    show.paragraph(f"{plan.steps:,}   time {time}   ({plan.seconds_source})", lead="steps ")
     for warning in plan.warnings:
-        show.say(f"! {warning}", "yellow")
+        show.paragraph(warning, "yellow", lead="! ")
     show.say(verdict(draft), "bold")
 
 
-def show_memory(draft: Draft) -> None:
-    """Memory by part, as one bar against what the device has."""
-    if draft.plan.memory is None:
+def _settings(draft: Draft) -> None:
+    """Every setting that counts, with value, reason and source; where the screen is narrow sources stand below."""
+    plan, idle = draft.plan, _idle(draft.plan)
+    narrow = show.console().width < _WIDE
+    sources: list[str] = []
+    rows = []
+    for advice in plan.advice:
+        if advice.field in idle:
+            continue
+        reason, source = _why(draft, advice)
+        sources += [source] if source not in sources else []
+        mark = f" {str(sources.index(source) + 1).translate(_RAISED)}" if narrow else f" ({source})"
+        why = show.styled(reason).append_text(show.styled(mark, "dim"))
+        rows.append((advice.field, number(getattr(plan.settings, advice.field)), why))
+    show.console().print(show.table(("setting", "value", "why"), rows, right=("value",), wrap="why"))
+    if narrow:
+        # A mark never stands alone at the end of a line.
+        marks = [f"{str(index).translate(_RAISED)}\u00a0{source}" for index, source in enumerate(sources, 1)]
+        show.paragraph("  ".join(marks), "dim")
+    show.paragraph(", ".join(idle), "dim", lead=f"not used by {plan.settings.method}: ")
+
+
+def _idle(plan: Plan) -> list[str]:
+    """Settings that this method and stage do not look at, and that nobody set."""
+    used = {
+        "lora": ("rank", "alpha", "dropout", "targets"),
+        "qlora": ("rank", "alpha", "dropout", "targets", "bits", "double_quantization"),
+        "freeze": ("trained_layers",),
+        "full": (),
+    }
+    method = plan.settings.method
+    idle = {name for names in used.values() for name in names} - set(used[method])
+    idle |= {"beta"} if plan.settings.beta is None else set()
+    return [a.field for a in plan.advice if a.field in idle and a.field not in plan.edits]
+
+
+def show_gate(draft: Draft) -> None:
+    """Whether to tune at all, where that is not plain, and how to answer what is open."""
+    gate = draft.plan.gate
+    if gate.verdict == "tune":
         return
-    parts = [(name, count) for name, count in draft.plan.memory.parts() if count]
-    whole = max(draft.advice_facts.hardware.budget, draft.plan.memory.total)
+    lead = "do not tune: " if gate.verdict == "do not tune" else "unsure: "
+    show.paragraph(gate.why, "bold yellow", lead=lead)
+    for question in gate.questions:
+        if not question.known and question.key in _ANSWERS:
+            show.say(f"  answer with {_ANSWERS[question.key]}", "dim")
+
+
+def show_memory(draft: Draft) -> None:
+    """Memory while training as one bar against what the device has, and by part for training, evaluation and chat."""
+    phases = _phases(draft)
+    if not phases:
+        return
+    budget = draft.advice_facts.hardware.budget
+    parts = [(name, count) for name, count in phases["training"].parts() if count]
+    whole = max(budget, phases["training"].total)
     bar = "".join(
         _FILLS[i % len(_FILLS)] * max(1, round(count / whole * _MEMORY_BAR)) for i, (_, count) in enumerate(parts)
     )
-    words = "  ".join(f"{_FILLS[i % len(_FILLS)]} {name} {size(count)}" for i, (name, count) in enumerate(parts))
-    show.say(
-        f"memory {bar:┄<{_MEMORY_BAR}} {size(draft.plan.memory.total)} of {size(draft.advice_facts.hardware.budget)}"
-    )
-    show.say(f"       {words}")
+    show.say(f"memory {bar:┄<{_MEMORY_BAR}} {size(phases['training'].total)} of {size(budget)}")
+    names = [name for name, _ in parts]
+    fills = {name: _FILLS[i % len(_FILLS)] for i, name in enumerate(names)}
+    columns = ("", "all", *(f"{fills[name]} {name}" for name in names))
+    rows = [
+        (phase, size(memory.total), *(size(getattr(memory, name)) if getattr(memory, name) else "" for name in names))
+        for phase, memory in phases.items()
+    ]
+    show.console().print(show.table(columns, rows, right=columns[1:]))
+
+
+def show_fits(draft: Draft) -> None:
+    """What else fits: every method at every micro-batch."""
+    fits = _fits(draft)
+    if not fits:
+        show.say("not known before a model is picked")
+        return
+    micro = sorted({fit.micro_batch for fit in fits})
+    cells = {(fit.label, fit.micro_batch): fit for fit in fits}
+    columns = ("rows at once", *map(str, micro))
+    rows = []
+    for method in dict.fromkeys(fit.label for fit in fits):
+        row = [show.styled(method)]
+        for count in micro:
+            fit = cells.get((method, count))
+            text = "" if fit is None else f"{'✓' if fit.fits else '✗'} {size(fit.memory.total)}"
+            row.append(show.styled(text, "green" if fit and fit.fits else "dim"))
+        rows.append(row)
+    show.say(f"✓ fits into {size(draft.advice_facts.hardware.budget)}, ✗ does not", "dim")
+    show.console().print(show.table(columns, rows, right=columns[1:]))
 
 
 def verdict(draft: Draft) -> str:
@@ -135,17 +223,15 @@ def verdict(draft: Draft) -> str:
     return f"ready: `ftui train` with the same options starts it as {draft.recipe.name}"
 
 
-def explain(advice: Advice, draft: Draft) -> None:
-    reason, source = _why(draft, advice)
-    show.say(f"{advice.field} {number(getattr(draft.plan.settings, advice.field))}", "bold")
-    show.say(f"{reason}")
-    if advice.field in draft.plan.edits:
-        show.say(f"advised {number(advice.value)}: {advice.reason} ({advice.source})")
-    else:
-        show.say(f"source: {source}, confidence {advice.confidence}", "dim")
-    for other in advice.alternatives:
-        show.say(f"  {number(other.value):>10}  {other.effect}")
-    show.say(f"change it with --edit {advice.field}=VALUE", "dim")
+def _phases(draft: Draft) -> dict[str, Memory]:
+    """The memory of each phase of a run's life."""
+    return {"training": draft.plan.memory} if draft.plan.memory else {}
+
+
+def _fits(draft: Draft) -> list[Fit]:
+    from engine.models import memory
+
+    return memory.table(draft.facts, draft.plan.settings, draft.advice_facts.hardware, draft.lengths.max)
 
 
 def document(draft: Draft) -> dict[str, Any]:
@@ -156,6 +242,7 @@ def document(draft: Draft) -> dict[str, Any]:
         "recipe": draft.recipe,
         "findings": draft.findings,
         "memory": dict(draft.plan.memory.parts()) if draft.plan.memory else None,
+        "phases": {phase: dict(memory.parts()) for phase, memory in _phases(draft).items()},
         "budget": draft.advice_facts.hardware.budget,
         "refusals": drafts.refusals(draft),
     }
@@ -166,15 +253,3 @@ def _why(draft: Draft, advice: Advice) -> tuple[str, str]:
     if advice.field in draft.plan.edits and draft.plan.edits[advice.field] != advice.value:
         return f"you set it; advised {number(advice.value)}", "you"
     return advice.reason, advice.source
-
-
-def _find(draft: Draft, field: str) -> Advice:
-    from engine.cli.options import SHORT
-    from engine.errors import Exit, FtuiError
-
-    wanted = SHORT.get(field, field).replace("-", "_")
-    for advice in draft.plan.advice:
-        if advice.field == wanted:
-            return advice
-    fields = ", ".join(a.field for a in draft.plan.advice)
-    raise FtuiError(Exit.USAGE, f"the plan has no field {field}", next_step=f"fields: {fields}")

@@ -41,13 +41,12 @@ def say(text: object = "", style: str = "") -> None:
 def paragraph(text: str, style: str = "", lead: str = "") -> None:
     """Foreign text, wrapped at words; `lead` stands before its first line and the others are aligned with that."""
     from rich.cells import cell_len
-    from rich.table import Table
 
-    grid = Table.grid()
-    grid.add_column(width=cell_len(lead))
-    grid.add_column()
-    grid.add_row(styled(lead, style), styled(text, style))
-    console().print(grid)
+    out = console()
+    indent = cell_len(lead)
+    for index, line in enumerate(styled(text, style).wrap(out, max(20, out.width - indent))):
+        line.rstrip()
+        out.print(styled(" " * indent if index else lead, style).append_text(line), soft_wrap=True)
 
 
 def styled(text: str, style: str = "") -> Text:

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.force:
         check(draft)
     if not args.json:
+        shared.say_imported(args)
         announce(draft)
     started = drafts.start(draft, gpu=args.gpu)
     return live.go_on(started, args)
