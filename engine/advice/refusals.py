@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from engine.advice.fit import fits, smallest, values_of
 from engine.advice.kinds import Facts, gigabytes
 from engine.advice.stage import NAMES
+from engine.models import support
 from engine.models.facts import trainable
 from engine.models.memory import Memory
 from engine.recipe import TRAINED_STAGES, Settings
@@ -63,11 +64,7 @@ def _model(facts: Facts, settings: Settings) -> Iterator[str]:
             f"{settings.max_length} tokens are more than the {model.context} that the model can read: "
             "shorten them, or stretch its positions (rope)"
         )
-    if settings.rope != "none" and settings.max_length > model.context and model.rope != "default":
-        known = f"stretched already ({model.rope})" if model.rope else "learned one by one"
-        yield f"the model's positions are {known} and cannot be stretched by {settings.rope}: take rope none"
-    if settings.method == "freeze" and settings.trained_layers > model.layers:
-        yield f"the model has {model.layers} layers, {settings.trained_layers} cannot be trained"
+    yield from support.reasons(model, settings, facts.hardware)
     if not model.has_tokenizer:
         yield "the model's folder holds no tokenizer: get tokenizer.json"
 
@@ -78,10 +75,6 @@ def _precision(facts: Facts, settings: Settings) -> Iterator[str]:
         yield "fp16 training needs a GPU: take fp32"
     if on_gpu and not facts.hardware.bf16 and settings.precision == "bf16":
         yield f"{facts.hardware.device_name} does not compute in bf16: take fp16 or fp32"
-    if settings.attention == "flash_attention_2" and not (
-        on_gpu and facts.hardware.bf16 and settings.precision != "fp32"
-    ):
-        yield "flash_attention_2 needs a GPU of 2020 or later and a 16-bit precision: take sdpa"
 
 
 def _room(facts: Facts, settings: Settings, memory: Memory | None) -> Iterator[str]:

@@ -51,17 +51,15 @@ def test_longer_than_the_model_reads() -> None:
     assert not refused(facts(), max_length=9000, rope="yarn")
 
 
-@pytest.mark.parametrize(("rope", "words"), [("llama3", "stretched already (llama3)"), (None, "learned one by one")])
-def test_positions_that_cannot_stretch(rope: str | None, words: str) -> None:
-    model = msgspec.structs.replace(SMOL, rope=rope)
-    assert words in refused(facts(model=model), max_length=9000, rope="linear")
-    assert "more than the 8192" in refused(facts(model=model), max_length=9000)
-
-
-def test_more_trained_layers_than_there_are() -> None:
+def test_what_the_model_or_the_machine_does_not_support() -> None:
+    """Refused in the words of engine.models.support, which the worker uses, too."""
     assert "30 layers, 31 cannot" in refused(facts(), method="freeze", trained_layers=31)
     assert not refused(facts(), method="freeze", trained_layers=30)
     assert not refused(facts(), method="lora", trained_layers=31)
+    assert "flash_attention_2 needs a GPU" in refused(facts(hardware=OLD_CPU), attention="flash_attention_2")
+    stretched = msgspec.structs.replace(SMOL, rope="llama3")
+    assert "stretched already (llama3)" in refused(facts(model=stretched), max_length=9000, rope="linear")
+    assert "more than the 8192" in refused(facts(model=stretched), max_length=9000)
 
 
 def test_a_model_without_tokenizer() -> None:
@@ -71,16 +69,6 @@ def test_a_model_without_tokenizer() -> None:
 def test_precisions_that_cannot_work() -> None:
     assert "fp16 training needs a GPU" in refused(facts(hardware=OLD_CPU), precision="fp16")
     assert "Tesla T4 does not compute in bf16" in refused(facts(hardware=card(16, "Tesla T4", False)), precision="bf16")
-
-
-def test_flash_attention_where_it_cannot_run() -> None:
-    for given, edits in (
-        (facts(hardware=OLD_CPU), {}),
-        (facts(hardware=card(16, "Tesla T4", False)), {}),
-        (facts(), {"precision": "fp32"}),
-    ):
-        assert "flash_attention_2 needs" in refused(given, attention="flash_attention_2", **edits)
-    assert not refused(facts(), attention="flash_attention_2")
 
 
 @pytest.mark.parametrize(
