@@ -53,24 +53,28 @@ class Estimate:
                 spans.append((start, len(text)))
         return Rendered(text, spans)
 
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """About how many tokens each text has; each control token counts as one."""
+        control = [len(_CONTROL.findall(text)) for text in texts]
+        plain = self._counts([_CONTROL.sub("", text) for text in texts])
+        return list(map(sum, zip(control, plain, strict=True)))
+
     def measure(self, rendered: Sequence[Rendered]) -> list[Measured]:
-        """How long each text is in tokens, about; each control token counts as one."""
+        """How long each text is, and where its trained tokens lie, about."""
         edges: list[list[int]] = []
         pieces: list[str] = []
         for one in rendered:
             cuts = [0, *(edge for span in one.trained for edge in span), len(one.text)]
             edges.append(cuts)
             pieces.extend(one.text[a:b] for a, b in pairwise(cuts))
-        control = [len(_CONTROL.findall(piece)) for piece in pieces]
-        plain = self._counts([_CONTROL.sub("", piece) for piece in pieces])
-        counts = iter(map(sum, zip(control, plain, strict=True)))
+        counts = iter(self.counts(pieces))
         found = []
         for cuts in edges:
             at = [0]
             for _ in cuts[1:]:
                 at.append(at[-1] + next(counts))
             spans = list(zip(at[1:-1:2], at[2:-1:2], strict=True))
-            found.append(Measured(at[-1], spans, spans[-1][1], closed=True))
+            found.append(Measured([], at[-1], spans, spans[-1][1] if spans else at[-1], closed=True))
         return found
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from itertools import accumulate
 from math import ceil
+from typing import TYPE_CHECKING, Any, Literal
 
+from engine.data import length_cache
+from engine.data.convert import Example
+from engine.data.counting import Counter, Keep, Part
 from engine.data.dataset import Dataset
-from engine.data.measure import Measured
+from engine.data.distribution import Distribution
+from engine.data.estimate import Estimate
+from engine.data.length_cache import Tokens
+from engine.data.measure import DIVERGES, LITERAL, OPEN, REWRITTEN, TOOLS_UNSEEN, Table
+from engine.data.store import Examples
 from engine.data.tokenizer import AnyTokenizer
 
-Flags = tuple[bool, bool, bool]  # rewritten, diverges, holds control tokens as text
-_FIRST, _CHUNK = 64, 1024  # rows encoded together: few at first, so that something is there at once
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Of = Literal["whole", "prompt", "completion"]
+_FIRST, _BLOCK = 64, 1024  # rows counted together: few at first, so that something is there at once
+_GLANCE = 400_000  # bytes of rows that are counted for a first picture, about
 
 
 class Cut:
@@ -27,130 +39,153 @@ class Cut:
 
     def __init__(self, lengths: Lengths, cutoff: int) -> None:
         self.cutoff = cutoff
-        self.rows_cut = lengths._total.count_over(cutoff)
-        self.lose_end = lengths._end.count_over(cutoff)
+        self._whole = lengths.distribution("whole")
+        self.rows_cut = self._whole.count_over(cutoff)
+        self.lose_end = lengths._of("end").count_over(cutoff)
         # The first token of a row is never predicted, and a row is untrained when its answer begins at the cutoff.
-        self.untrained = lengths._first.count_over(cutoff - 1)
-        lost = lengths._stop.excess(cutoff) - lengths._start.excess(cutoff)
+        self.untrained = lengths._of("first").count_over(cutoff - 1)
+        # What is lost are the sums over all trained spans of max(0, stop - cutoff) - max(0, start - cutoff).
+        lost = lengths._of("stops").excess(cutoff) - lengths._of("starts").excess(cutoff)
         self.trained_lost_fraction = lost / lengths.trained if lengths.trained else 0.0
-        self._lengths = lengths
 
     def padding_fraction(self, micro_batch: int) -> float:
         """Of all tokens computed, those that are padding, to be expected when rows are batched in random order.
 
         Each batch is as long as its longest row (after the cut).
         """
-        lengths = self._lengths._total
-        rows = len(lengths.values)
-        if not rows:
-            return 0.0
-        full, rest = divmod(rows, micro_batch)
-        computed = full * micro_batch * lengths.longest_of(micro_batch, self.cutoff) if full else 0.0
-        computed += rest * lengths.longest_of(rest, self.cutoff) if rest else 0.0
-        kept = lengths.sum - lengths.excess(self.cutoff)
-        return max(0.0, 1 - kept / computed) if computed else 0.0
+        computed = self._computed(micro_batch)
+        return max(0.0, 1 - self._kept / computed) if computed else 0.0
+
+    def packing(self, micro_batch: int) -> float:
+        """Of all tokens computed in batches of `micro_batch` rows, those that packing would save: rows that share
+        sequences of `cutoff` tokens need so much fewer. 0 where packing saves nothing.
+        """
+        computed = self._computed(micro_batch)
+        packed = self._whole.bins(self.cutoff) * self.cutoff
+        return max(0.0, 1 - packed / computed) if computed else 0.0
+
+    @property
+    def _kept(self) -> int:
+        return self._whole.sum - self._whole.excess(self.cutoff)
+
+    def _computed(self, micro_batch: int) -> float:
+        """Tokens that an epoch computes, padding included."""
+        full, rest = divmod(self._whole.count, micro_batch)
+        return sum(
+            batches * rows * self._whole.longest_of(rows, self.cutoff)
+            for batches, rows in ((full, micro_batch), (1, rest))
+            if batches and rows
+        )
 
 
 class Lengths:
     """Token counts of rows: `total` of the whole rendered row, `completion` of what is trained, `prompt` of the rest.
 
-    The three lists go by row in the data set's order. `rows` are their row numbers.
-    exact      False for an estimate made without the model's tokenizer
-    rewritten  rows of which the chat template lets only the last answer be trained
-    diverging  rows whose prompt the chat template writes differently once it is answered
-    endless    rows whose last answer has no end token
-    literal    rows that hold a control token as text
+    The three are arrays that go by row in the data set's order, and so are `ends`: how many tokens must be kept for the
+    last answer to keep its end token. Of a preference pair they are those of its longer side.
+    rows          the row numbers
+    of_rows       how many rows there are in all: more than in `rows` for a first picture
+    exact         False for an estimate made without the model's tokenizer
+    counter       how the rows were counted, in words
+    trained       all tokens with a loss
+    kept          the token ids of all rows, where they are kept; `row` reads them
+    rewritten     rows of which the chat template lets only the last answer be trained
+    diverging     rows whose prompt the chat template writes differently once it is answered
+    endless       rows whose last answer has no end token
+    literal       rows that hold a control token as text
+    tools_unseen  rows that describe tools which the chat template does not show
     """
 
     def __init__(
-        self, rows: list[int], measured: Sequence[Measured], flags: Sequence[Flags], tokenizer: AnyTokenizer
+        self, rows: Sequence[int], table: Table, tokenizer: AnyTokenizer, counter: str = "", kept: Tokens | None = None
     ) -> None:
         self.rows = rows
+        self.of_rows = len(rows)
         self.tokenizer = tokenizer.name
         self.exact = tokenizer.exact
-        self.total = [one.total for one in measured]
-        self.completion = [sum(stop - start for start, stop in one.trained) for one in measured]
-        self.prompt = [total - trained for total, trained in zip(self.total, self.completion, strict=True)]
-        self.trained = sum(self.completion)
-        self.ends = [one.end for one in measured]
-        self.rewritten, self.diverging, self.literal = (
-            [row for row, flag in zip(rows, flags, strict=True) if flag[which]] for which in range(3)
+        self.counter = counter
+        self.kept = kept
+        self._table = table
+        self._distributions: dict[str, Distribution] = {}
+        self.trained = int(table.stops.sum(dtype="int64") - table.starts.sum(dtype="int64"))
+        self.rewritten, self.diverging, self.endless, self.literal, self.tools_unseen = (
+            self._flagged(flag) for flag in (REWRITTEN, DIVERGES, OPEN, LITERAL, TOOLS_UNSEEN)
         )
-        self.endless = [row for row, one in zip(rows, measured, strict=True) if not one.closed]
-        self._total = _Sorted(self.total)
-        self._end = _Sorted(self.ends)
-        self._first = _Sorted([one.trained[0][0] for one in measured])
-        # Tokens lost at a cutoff c are the sum over all trained spans of max(0, stop-c) - max(0, start-c).
-        self._start = _Sorted([start for one in measured for start, _ in one.trained])
-        self._stop = _Sorted([stop for one in measured for _, stop in one.trained])
+
+    @cached_property
+    def total(self) -> array[int]:
+        return _array(self._table.total)
+
+    @cached_property
+    def completion(self) -> array[int]:
+        return _array(self._table.completion)
+
+    @cached_property
+    def prompt(self) -> array[int]:
+        return _array(self._table.total - self._table.completion)
+
+    @cached_property
+    def ends(self) -> array[int]:
+        return _array(self._table.end)
 
     @property
     def max(self) -> int:
         """The longest row, in tokens."""
-        return self._total.values[-1] if self._total.values else 0
+        return self.distribution("whole").max
 
-    def percentile(self, p: float) -> int:
+    def mean(self, of: Of = "whole") -> float:
+        found = self.distribution(of)
+        return found.sum / max(1, found.count)
+
+    def percentile(self, p: float, of: Of = "whole") -> int:
         """The length that `p` percent of the rows do not exceed (nearest rank, so it is a length that occurs)."""
-        values = self._total.values
-        return values[min(len(values), max(1, ceil(len(values) * p / 100))) - 1] if values else 0
+        return self.distribution(of).percentile(p)
 
-    def histogram(self, bins: int, upto: int | None = None) -> list[tuple[int, int, int]]:
+    def histogram(self, bins: int, upto: int | None = None, of: Of = "whole") -> list[tuple[int, int, int]]:
         """(from, to, rows) for bins of equal width from 0 to `upto` (the longest row if not given), `to` not included.
 
         The last bin also holds what is longer. Widths are whole tokens, so there may be fewer bins than asked for.
         """
-        highest = max(upto if upto is not None else self.max, 1)
+        found = self.distribution(of)
+        highest = max(upto if upto is not None else found.max, 1)
         width = max(1, ceil((highest + 1) / max(1, bins)))
         edges = list(range(0, highest + 1, width))
-        below = [bisect_left(self._total.values, edge) for edge in edges] + [len(self.total)]
-        return [(low, low + width, below[i + 1] - below[i]) for i, low in enumerate(edges)]
+        below = [*found.counts_below(edges), found.count]
+        return [(low, low + width, below[at + 1] - below[at]) for at, low in enumerate(edges)]
 
     def at(self, cutoff: int) -> Cut:
         """What a cutoff costs. A few binary searches, so it can follow a key that is held down."""
         return Cut(self, cutoff)
 
+    def distribution(self, of: Of) -> Distribution:
+        """The lengths of all rows as how often each occurs."""
+        return self._of(of)
 
-class _Sorted:
-    """Numbers in order, with sums made ahead."""
+    def row(self, at: int) -> tuple[NDArray[Any], list[tuple[int, int]]]:
+        """Token ids of the row at this place, and its trained spans. Only where `kept` is not None."""
+        assert self.kept is not None
+        begin, table = self.kept.begin[at], self._table
+        spans = slice(table.at[at], table.at[at + 1])
+        return self.kept.ids[begin : begin + table.total[at]], list(
+            zip(table.starts[spans].tolist(), table.stops[spans].tolist(), strict=True)
+        )
 
-    def __init__(self, values: list[int]) -> None:
-        self.values = sorted(values)
-        self._weights: dict[int, tuple[list[float], list[float]]] = {}
+    def _of(self, what: str) -> Distribution:
+        """Of "whole", "prompt", "completion", or of a column of the table."""
+        if what not in self._distributions:
+            table = self._table
+            if what == "prompt":
+                values = table.total - table.completion
+            elif what == "first":
+                values = table.first[table.first >= 0]
+            else:
+                values = getattr(table, "total" if what == "whole" else what)
+            self._distributions[what] = Distribution(values)
+        return self._distributions[what]
 
-    @cached_property
-    def _sums(self) -> list[int]:
-        return list(accumulate(self.values, initial=0))
-
-    @property
-    def sum(self) -> int:
-        return self._sums[-1]
-
-    def count_over(self, limit: int) -> int:
-        """How many values are larger than `limit`."""
-        return len(self.values) - bisect_right(self.values, limit)
-
-    def excess(self, limit: int) -> int:
-        """Sum of what each value has above `limit`."""
-        at = bisect_right(self.values, limit)
-        return self._sums[-1] - self._sums[at] - limit * (len(self.values) - at)
-
-    def longest_of(self, count: int, limit: int) -> float:
-        """Expected largest of `count` values drawn without putting back, each cut to `limit`.
-
-        The k-th smallest of n is the largest drawn with probability C(k-1, count-1) / C(n, count).
-        """
-        if count not in self._weights:
-            n = len(self.values)
-            # P(largest has rank <= k) = C(k, count) / C(n, count), from the top down.
-            reached = [0.0] * (n + 1)
-            reached[n] = 1.0
-            for k in range(n, count, -1):
-                reached[k - 1] = reached[k] * (k - count) / k
-            steps = (value * (reached[k + 1] - reached[k]) for k, value in enumerate(self.values))
-            self._weights[count] = reached, list(accumulate(steps, initial=0.0))
-        reached, weighted = self._weights[count]
-        at = bisect_right(self.values, limit)
-        return weighted[at] + limit * (1.0 - reached[at])
+    def _flagged(self, flag: int) -> array[int]:
+        """The numbers of the rows that have a flag."""
+        return array("I", [self.rows[at] for at in (self._table.flags & flag).nonzero()[0].tolist()])
 
 
 def count(
@@ -159,24 +194,101 @@ def count(
     progress: Callable[[int, int], None] | None = None,
     limit: int | None = None,
 ) -> Lengths:
-    """Render and encode every row, some together.
+    """Count every row, or take what was counted before of the same rows with the same tokenizer.
 
     progress  called with rows done and rows in all, the first time after a few rows
-    limit     count only so many rows, evenly spread: a first picture of a large data set
+    limit     count at most so many rows, evenly spread, and fewer where they are long: a first picture, within a second
     Raises FtuiError(MODEL_UNSUPPORTED) when the chat template refuses a row.
     """
     examples = dataset.examples
+    numbers = examples.rows if isinstance(examples, Examples) else array("I", [example.row for example in examples])
     if limit is not None and limit < len(examples):
-        examples = [examples[at * len(examples) // limit] for at in range(limit)]
-    measured: list[Measured] = []
-    flags: list[Flags] = []
+        return _glance(examples, numbers, tokenizer, progress, limit)
+    if isinstance(tokenizer, Estimate):
+        counter = Counter(tokenizer, examples)
+        return Lengths(numbers, _counted(counter, _blocks(examples), len(examples), progress), tokenizer, counter.name)
+    name = length_cache.key(dataset, tokenizer)
+    entry = length_cache.read(name, len(examples))
+    if entry is None:
+        counter = Counter(tokenizer, examples)
+        writer = length_cache.Writer(name, len(examples), tokenizer.vocabulary)
+        try:
+            table = _counted(counter, _blocks(examples), len(examples), progress, writer.keep)
+        except BaseException:
+            writer.discard()
+            raise
+        entry = writer.finish(table, counter.name)
+    elif progress is not None:
+        progress(len(examples), len(examples))
+    return Lengths(numbers, entry.table, tokenizer, entry.counter, entry.tokens)
+
+
+def _glance(
+    examples: Sequence[Example],
+    numbers: Sequence[int],
+    tokenizer: AnyTokenizer,
+    progress: Callable[[int, int], None] | None,
+    limit: int,
+) -> Lengths:
+    if isinstance(examples, Examples):
+        limit = min(limit, max(_FIRST, _GLANCE * len(examples) // max(1, examples.size)))
+    places = [at * len(examples) // limit for at in range(limit)]
+    chosen = [examples[at] for at in places]
+    counter = Counter(tokenizer, chosen)
+    table = _counted(counter, _blocks(chosen), limit, progress)
+    found = Lengths(array("I", [numbers[at] for at in places]), table, tokenizer, counter.name)
+    found.of_rows = len(examples)
+    return found
+
+
+def _counted(
+    counter: Counter,
+    blocks: Iterator[list[Example]],
+    rows: int,
+    progress: Callable[[int, int], None] | None,
+    keep: Keep | None = None,
+) -> Table:
+    """Count block by block; while one is encoded, the next is filled in and the last one noted."""
+    table = Table(rows)
     at = 0
-    while at < len(examples):
-        part = examples[at : at + (_CHUNK if at else _FIRST)]
-        rendered = [tokenizer.render(example) for example in part]
-        measured.extend(tokenizer.measure(rendered))
-        flags.extend((one.rewritten, one.diverges, bool(one.literal)) for one in rendered)
-        at += len(part)
+    waiting: list[tuple[Part, Future[None]]] = []
+
+    def store() -> None:
+        part, encoded = waiting.pop()
+        encoded.result()
+        counter.store(part, table, keep)
         if progress is not None:
-            progress(at, len(examples))
-    return Lengths([example.row for example in examples], measured, flags, tokenizer)
+            progress(part.rows[-1][0] + 1, rows)
+
+    with ThreadPoolExecutor(1) as thread:
+        for block in blocks:
+            part = counter.split(list(enumerate(block, at)))
+            at += len(block)
+            encoded = thread.submit(counter.encode, part)
+            if waiting:
+                store()
+            waiting.append((part, encoded))
+        if waiting:
+            store()
+    table.close()
+    return table
+
+
+def _blocks(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    """All rows, some together: few at first, so that something is there at once."""
+    if isinstance(examples, Examples):
+        blocks: Iterator[Sequence[Example]] = examples.blocks()
+    else:
+        blocks = (examples[at : at + _BLOCK] for at in range(0, len(examples), _BLOCK))
+    for number, block in enumerate(blocks):
+        if number == 0:
+            yield list(block[:_FIRST])
+            block = block[_FIRST:]
+        if block:
+            yield list(block)
+
+
+def _array(values: NDArray[Any]) -> array[int]:
+    made = array("i")
+    made.frombytes(values.astype("int32").tobytes())
+    return made

@@ -50,6 +50,11 @@ class Examples(Sequence[Example]):
             if len(self._tail) >= (_IN_MEMORY if self._file is None else _BLOCK):
                 self._write()
 
+    @property
+    def size(self) -> int:
+        """How many bytes all of them take, packed."""
+        return self._ends[-1] if self._ends else 0
+
     def __len__(self) -> int:
         return len(self.rows)
 

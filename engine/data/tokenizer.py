@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from engine.data import chat_template, rendering
 from engine.data.chat_template import ChatTemplate
 from engine.data.convert import Example, Message
 from engine.data.estimate import Estimate, estimate
-from engine.data.measure import Measured, located
+from engine.data.measure import END_WITHIN, Measured, located
 from engine.data.rendering import Rendered
 from engine.errors import Exit, FtuiError
 
@@ -39,22 +40,28 @@ class Tokenizer:
 
     Ids are those of transformers' `apply_chat_template(…, sanitize_control_tokens=True)` for special tokens: a
     control token that stands in a row's own text is encoded as the characters it is made of.
+
+    file     its tokenizer.json
+    special  ids of control tokens
     """
 
     exact = True
 
-    def __init__(self, backend: Backend, template: ChatTemplate | None, tokens: dict[str, str], name: str) -> None:
-        self.name = name
+    def __init__(self, backend: Backend, template: ChatTemplate | None, tokens: dict[str, str], file: Path) -> None:
+        self.name = file.parent.name
+        self.file = file
         self.has_template = template is not None
         self._backend = backend
         self._template = template
+        self._tokens = tokens
         self._end = tokens.get("eos_token", "")
         self.eos_id: int | None = backend.token_to_id(self._end) if self._end else None
         padding = tokens.get("pad_token")
         self.pad_id: int | None = backend.token_to_id(padding) if padding else self.eos_id
         added = backend.get_added_tokens_decoder()
-        self._special = {number for number, token in added.items() if token.special}
-        words = sorted({added[number].content for number in self._special}, key=len, reverse=True)
+        self.special = {number for number, token in added.items() if token.special}
+        self._words = {added[number].content for number in self.special}
+        words = sorted(self._words, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, words)) or "(?!)")
 
     def encode(self, text: str) -> list[int]:
@@ -82,22 +89,47 @@ class Tokenizer:
         return Tokens(ids, labels)
 
     def measure(self, rendered: Sequence[Rendered]) -> list[Measured]:
-        """How long each text is in tokens, and where its trained tokens lie. Encoded together, on all cores."""
-        special = bool(rendered) and rendered[0].special
-        texts = [one.text for one in rendered]
-        encodings: list[Encoding] = self._backend.encode_batch(texts, add_special_tokens=special)
+        """Each text in tokens, and where its trained tokens lie. Encoded together, on all cores."""
+        encodings: dict[int, Encoding] = {}
+        for special in (False, True):
+            alike = [at for at, one in enumerate(rendered) if one.special is special and not one.literal]
+            texts = [rendered[at].text for at in alike]
+            encodings |= zip(alike, self._backend.encode_batch(texts, add_special_tokens=special), strict=True)
         found = []
-        for one, encoding in zip(rendered, encodings, strict=True):
-            ids, offsets = self._encoded(one) if one.literal else (encoding.ids, encoding.offsets)
+        for at, one in enumerate(rendered):
+            ids, offsets = (encodings[at].ids, encodings[at].offsets) if at in encodings else self._encoded(one)
             found.append(self._measured(ids, located(one.trained, offsets)))
         return found
 
+    @property
+    def refused(self) -> set[str]:
+        """What may make a chat template or the tokenizer treat a text in a way of its own: all that they look for."""
+        return self._words | (chat_template.looked_for(self._template.source) if self._template else set())
+
+    @property
+    def vocabulary(self) -> int:
+        """All ids are smaller."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=0) + 1
+
+    @property
+    def dated(self) -> bool:
+        """True if the chat template writes the day's date."""
+        return self._template is not None and "strftime_now" in self._template.source
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides how an example becomes tokens: the vocabulary, the chat template, the end token."""
+        digest = hashlib.sha256(self.file.read_bytes())
+        digest.update(repr((self._template.source if self._template else None, sorted(self._tokens.items()))).encode())
+        return digest.hexdigest()
+
     def _measured(self, ids: list[int], spans: list[tuple[int, int]]) -> Measured:
+        if not spans:
+            return Measured(ids, len(ids), [], len(ids), closed=True)
         start, stop = spans[-1]
-        # At most a line end stands behind it. Further back, a control token does not end the answer.
-        tail = range(stop - 1, max(start, stop - 3) - 1, -1)
-        end = next((at + 1 for at in tail if ids[at] in self._special), None)
-        return Measured(len(ids), spans, stop if end is None else end, closed=end is not None)
+        tail = range(stop - 1, max(start, stop - END_WITHIN) - 1, -1)
+        end = next((at + 1 for at in tail if ids[at] in self.special), None)
+        return Measured(ids, len(ids), spans, stop if end is None else end, closed=end is not None)
 
     def _encoded(self, rendered: Rendered) -> tuple[list[int], list[tuple[int, int]]]:
         if not rendered.literal:
@@ -192,7 +224,7 @@ def load(folder: Path) -> Tokenizer:
     tokens = _special_tokens(folder, config, backend)
     source = chat_template.find(folder, config)
     template = ChatTemplate(source, tokens, str(folder)) if source is not None else None
-    return Tokenizer(backend, template, tokens, folder.name)
+    return Tokenizer(backend, template, tokens, file)
 
 
 def _special_tokens(folder: Path, config: dict[str, Any], backend: Backend) -> dict[str, str]:
