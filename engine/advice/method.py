@@ -99,13 +99,14 @@ def rank(facts: Facts, values: Values) -> Advice:
     ]
     if facts.stage == "rl":
         others.insert(0, Alternative(32, "the vendor guide's for SFT and DPO"))
-        return _adapter("rank", int(RANK_RL.value), RANK_RL, others)
+        return _adapter("rank", RANK_RL, others)
     if facts.rows < FEW_ROWS:
         others.insert(0, Alternative(32, "the vendor guide's and the Phi-2 tutorial's, whatever the rows"))
         few = RANK_FEW_ROWS._replace(reason=f"{facts.rows} rows hold little; {RANK_FEW_ROWS.value:g} is enough")
-        return _adapter("rank", int(few.value), few, others)
-    others.insert(0, Alternative(8, "a quarter of the adapter (LLaMA-Factory's default)"))
-    return _adapter("rank", int(RANK.value), RANK, others)
+        return _adapter("rank", few, others)
+    others.insert(0, Alternative(8, "a quarter of the adapter of 32 (LLaMA-Factory's default)"))
+    others.insert(0, Alternative(32, "the vendor guide's and the Phi-2 tutorial's"))
+    return _adapter("rank", RANK, others)
 
 
 def alpha(facts: Facts, values: Values) -> Advice:
@@ -119,9 +120,12 @@ def dropout(facts: Facts, values: Values) -> Advice:
     """0.05: Phi-2 QLoRA tutorial and tuning primer; 0 for reinforcement learning."""
     if facts.stage == "rl":
         others = [Alternative(0.05, "the Phi-2 QLoRA tutorial's and the tuning primer's for SFT")]
-        return _adapter("dropout", DROPOUT_RL.value, DROPOUT_RL, others)
-    others = [Alternative(0.0, "less memory and a little faster; usual in newer recipes")]
-    return _adapter("dropout", DROPOUT.value, DROPOUT, others)
+        return _adapter("dropout", DROPOUT_RL, others)
+    others = [
+        Alternative(0.0, "less memory and a little faster; usual in newer recipes"),
+        Alternative(0.05, "the Phi-2 QLoRA tutorial's and the tuning primer's"),
+    ]
+    return _adapter("dropout", DROPOUT, others)
 
 
 def targets(facts: Facts, values: Values) -> Advice:
@@ -130,7 +134,5 @@ def targets(facts: Facts, values: Values) -> Advice:
     return Advice("targets", "all-linear", "better than attention alone", REGRET, "high", others)
 
 
-def _adapter(field: str, value: float, number: Number, others: list[Alternative]) -> Advice:
-    """`number` as advice, without the alternative that it became itself."""
-    rest = [other for other in others if other.value != value]
-    return Advice(field, value, number.reason, number.source, number.confidence, rest)
+def _adapter(field: str, number: Number, others: list[Alternative]) -> Advice:
+    return Advice(field, number.value, number.reason, number.source, number.confidence, others)

@@ -1,11 +1,12 @@
 """The numbers that the rules stand on, each with who says so.
 
-A number that a measurement overrules is changed here, in one line, with the source MEASURED.
+A number that a measurement overrules is changed here, in one line, with the source MEASURED; what the sources say stays in
+sight among the alternatives.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from engine.advice.kinds import Kind
 from engine.recipe import Method
@@ -32,7 +33,7 @@ Part = Literal["weights", "adapter"]
 class Number(NamedTuple):
     """`reason` fits 40 terminal cells."""
 
-    value: float
+    value: Any  # of the setting's own type
     source: str
     reason: str
     confidence: Literal["high", "medium", "low"] = "high"

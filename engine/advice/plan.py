@@ -92,6 +92,7 @@ def advise(
             given[name] = math.ceil(given["micro_batch"] * given["accumulation"] / values["micro_batch"])
         if name in given and not _must_yield(facts, values, made, given[name]):
             made = _from_preset(made, given[name], preset_name, reasons.get(name, ""))
+        # Rules list the sources' numbers; the one that holds is no alternative to itself.
         advice[name] = msgspec.structs.replace(
             made,
             alternatives=[other for other in made.alternatives if other.value != made.value],

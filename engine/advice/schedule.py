@@ -36,15 +36,25 @@ from engine.recipe import Settings
 
 _PRIMER_RATE = Alternative(5e-5, "the tuning primer's upper end for pre-trained weights (1e-5 to 5e-5)")
 _PAIRS: dict[Part, list[Alternative]] = {
-    "weights": [Alternative(5e-7, "steadier, stays nearer to the reference")],
+    "weights": [
+        Alternative(1e-6, "TRL's"),
+        Alternative(5e-7, "steadier, stays nearer to the reference"),
+    ],
     "adapter": [
+        Alternative(5e-6, "LLaMA-Factory's for LoRA"),
         Alternative(1e-6, "TRL's, made for all weights; a short run may not take"),
         Alternative(2e-5, "faster; chosen and rejected may both become less likely"),
     ],
 }
+# The sources' own numbers stand here, too: each is an alternative unless it is the one that holds.
 _OTHER_RATES: dict[tuple[Kind, Part], list[Alternative]] = {
-    ("sft", "weights"): [_PRIMER_RATE, Alternative(1e-5, "steadier, wants more epochs (tuning primer, vendor guide)")],
+    ("sft", "weights"): [
+        Alternative(2e-5, "within the tuning primer's 1e-5 to 5e-5, and TRL's"),
+        _PRIMER_RATE,
+        Alternative(1e-5, "steadier, wants more epochs (tuning primer, vendor guide)"),
+    ],
     ("sft", "adapter"): [
+        Alternative(2e-4, "the Phi-2 QLoRA tutorial's; usual for adapters"),
         Alternative(1e-4, "steadier (LLaMA-Factory's for LoRA; tuning primer for new layers)"),
         Alternative(5e-4, "faster, may overshoot (vendor guide: too large does not converge)"),
         _PRIMER_RATE,
@@ -83,6 +93,7 @@ def epochs(facts: Facts, values: Values) -> Advice:
         else:
             chosen = EPOCHS_SMALL
             others.insert(0, Alternative(5.0, "half the time; may not take"))
+            others.append(Alternative(10.0, "the most of the vendor guide's 2 to 10"))
     elif facts.rows < MEDIUM_DATA:
         chosen = EPOCHS_MEDIUM
         chosen = chosen._replace(reason=f"{facts.rows:,} rows; {chosen.reason}")
@@ -90,7 +101,6 @@ def epochs(facts: Facts, values: Values) -> Advice:
     else:
         chosen = EPOCHS_LARGE
         others.append(Alternative(1.0, "half the time; enough for very large data"))
-    others = [other for other in others if other.value != chosen.value]
     return Advice("epochs", chosen.value, chosen.reason, chosen.source, chosen.confidence, others)
 
 
@@ -100,8 +110,7 @@ def learning_rate(facts: Facts, values: Values) -> Advice:
     """
     key = (facts.kind, part(values["method"]))
     chosen = LEARNING_RATES[key]
-    others = [other for other in _OTHER_RATES[key] if other.value != chosen.value]
-    return Advice("learning_rate", chosen.value, chosen.reason, chosen.source, chosen.confidence, others)
+    return Advice("learning_rate", chosen.value, chosen.reason, chosen.source, chosen.confidence, _OTHER_RATES[key])
 
 
 def effective_batch(facts: Facts, values: Values) -> int:

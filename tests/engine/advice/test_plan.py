@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from engine.advice import Facts, advise
+from engine.advice.numbers import LEARNING_RATES, MEASURED, Number
 from engine.errors import Exit, FtuiError
 from engine.recipe import SETTING_FIELDS, TRAINED_STAGES, setting
 from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, QWEN, SMOL, card, facts, identity, measured, of
@@ -244,3 +245,12 @@ def test_every_setting_has_its_rule_in_the_docs() -> None:
     page = (Path(__file__).parents[3] / "docs" / "advice.md").read_text(encoding="utf-8")
     missing = [field for field in SETTING_FIELDS if f" {field}" not in page]
     assert missing == []
+
+
+def test_a_number_overruled_by_measurement_keeps_the_sources_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    better = Number(4e-4, MEASURED, "the best of a grid")
+    monkeypatch.setitem(LEARNING_RATES, ("sft", "adapter"), better)
+    advice = of(advise(facts()), "learning_rate")
+    assert (advice.value, advice.source) == (4e-4, "measured")
+    assert 2e-4 in [other.value for other in advice.alternatives]
+    assert "the Phi-2 tutorial 2e-4" in advice.disagreement
