@@ -44,7 +44,11 @@ def show_preset(preset: Preset) -> None:
     show.paragraph(preset.when)
     rows = f"its own ({preset.data})" if preset.data else "yours, with --data FILE"
     facts = [("made by", f"you, {Path(preset.folder) / preset.name}.yaml" if preset.own else "ftui"), ("rows", rows)]
-    facts += [(f"--set {name}", value) for name, value in preset.values.items()]
+    facts += (
+        [("values", "  ".join(f"--set {name}={value}" for name, value in preset.values.items()))]
+        if preset.values
+        else []
+    )
     facts += [(name, text) for name, text in (("--prompt", preset.prompt), ("--completion", preset.completion)) if text]
     facts += [("probe", preset.probe)] if preset.probe else []
     checks = preset.checks

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0  # seconds
 _EVERY = 15.0  # seconds
+# What is counted while it lasts, by the first word of what is done.
+_UNITS = {"counting": (1, "rows"), "looking": (1, "rows"), "reading": (1e6, "MB"), "fetching": (1, "MB")}
 
 
 @contextmanager
@@ -27,15 +29,21 @@ def shown(quiet: bool = False) -> Iterator[Report]:
 
 
 def _bar() -> Iterator[Report]:
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
     from engine.cli.show import console
     from engine.text import safe
 
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(rate(task.description, task.speed), style="dim")
+
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(30),
+        BarColumn(20),
         TextColumn("{task.percentage:>3.0f} %"),
+        Speed(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(stderr=True), transient=True) as bars:
@@ -49,6 +57,15 @@ def _bar() -> Iterator[Report]:
             bars.update(tasks[what], completed=done, total=total or None)
 
         yield report
+
+
+def rate(what: str, speed: float | None) -> str:
+    """ "12,000 rows/s", "3.1 MB/s"; empty where it is not known or says nothing."""
+    unit = _UNITS.get(what.partition(" ")[0])
+    if not speed or unit is None:
+        return ""
+    shown = speed / unit[0]
+    return f"{shown:,.{0 if shown >= 10 else 1}f} {unit[1]}/s"
 
 
 def _lines() -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +21,16 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 def emit(value: Any) -> None:
     """One JSON document (or one event of a stream) on a line of its own, flushed."""
-    print(msgspec.json.encode(value).decode(), flush=True)
+    print(msgspec.json.encode(value, enc_hook=_plain).decode(), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: arrays of numbers as lists, paths as text."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Sequence) or hasattr(value, "tolist"):  # row numbers of array, range or numpy
+        return value.tolist() if hasattr(value, "tolist") else list(value)
+    raise TypeError(type(value).__name__)
 
 
 def console(stderr: bool = False) -> Console:

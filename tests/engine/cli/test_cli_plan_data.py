@@ -93,7 +93,7 @@ def test_explain_tells_why_and_what_else(ftui: Ftui, rows: Path, tiny_model: Pat
 
 
 def test_a_plan_that_cannot_work_says_so_and_train_refuses(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
-    words = ("--data", rows, "--model", tiny_model, "--length", "100000")
+    words = ("--data", rows, "--model", tiny_model, "--length", "100000", "-e", "rope=none")
     assert "will not start" in ftui("plan", *words).out
     said = ftui("train", *words)
     assert said.code == Exit.PLAN_REFUSED
