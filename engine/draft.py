@@ -6,26 +6,26 @@ recipe resolved); `replan` answers an edit at once; `start` writes the run direc
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
-from engine import hardware, presets
+from engine import choice as choices
+from engine import hardware, presets, speeds
 from engine import recipe as recipes
 from engine.advice import Facts, Plan, advise
 from engine.advice.kinds import Goal
+from engine.choice import Choice, Given
 from engine.data import dataset as datasets_
 from engine.data import findings, lengths, tokenizer
-from engine.errors import Exit, FtuiError
 from engine.models import facts as model_facts
 from engine.models import sources
 from engine.models.facts import ModelFacts
-from engine.recipe import Check, Checks, Recipe
+from engine.recipe import TRAINED_STAGES, Check, Checks, Recipe
 
 if TYPE_CHECKING:
     from engine.data.dataset import Dataset
@@ -36,58 +36,31 @@ if TYPE_CHECKING:
     from engine.runs.control import Warm
     from engine.runs.directory import RunDir
 
+__all__ = [
+    "Choice",
+    "Draft",
+    "answer",
+    "fill",
+    "from_recipe",
+    "make",
+    "refusals",
+    "replan",
+    "start",
+    "timed",
+    "under_preset",
+]
+
 Report = Callable[[str, int, int], None]
 Intent = Literal["identity", "instructions", "text"]
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-# An adapter that is trained further keeps the shape it was born with.
-_FIXED = ("rank", "alpha", "targets")
-# How the matrices of a feed-forward block are named in the families in use; an adapter without them is attention only.
-_MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "dense_h_to_4h", "dense_4h_to_h", "c_fc")
-
-
-class Choice(Struct, kw_only=True):
-    """What a person picked. Nothing here is resolved or checked yet.
-
-    data      a file, "preset:NAME", or None for the rows that the preset brings
-    values    what stands in for placeholders; merged over the preset's own values
-    more      other rows to mix in, each "FILE" or "FILE*WEIGHT"
-    columns   role -> column, corrections to what was found
-    goal      what the tuning is for, if the person said so; `deadline` in seconds
-    name      the run's name; None makes one from values["name"] or the data file
-    edits     settings the person changed, kept apart from advice
-    adapter   a folder with an adapter to start from
-    """
-
-    model: str = "starter"
-    data: str | None = None
-    more: list[str] = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)
-    subset: str | None = None
-    split: str | None = None
-    goal: Goal | None = None
-    deadline: float | None = None
-    preset: str | None = None
-    values: dict[str, str] = field(default_factory=dict)
-    name: str | None = None
-    method: str | None = None
-    edits: dict[str, Any] = field(default_factory=dict)
-    prompt: str | None = None
-    completion: str | None = None
-    system: str | None = None
-    on_bad_row: Literal["abort", "skip", "repair"] = "abort"
-    adapter: str | None = None
-
-
-class Given(Struct, kw_only=True):
-    """Settings that hold until the person edits them, and why: a preset's, and those of the adapter to start from."""
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    preset: str = ""
+FIRST_LOOK = 2000  # rows of each source that a first picture is made of
 
 
 class Draft(Struct, kw_only=True):
-    """A run that could start now."""
+    """A run that could start now.
+
+    partial  only the first rows were read, for a first picture: nothing starts from it
+    """
 
     choice: Choice
     model_folder: Path
@@ -101,56 +74,119 @@ class Draft(Struct, kw_only=True):
     advice_facts: Facts
     given: Given
 
+    @property
+    def partial(self) -> bool:
+        return self.dataset.partial
 
-def make(choice: Choice, progress: Report | None = None) -> Draft:
+
+def make(
+    choice: Choice,
+    progress: Report | None = None,
+    early: Callable[[Draft], None] | None = None,
+    *,
+    strict: bool = True,
+) -> Draft:
     """Read the rows, get the model, count the tokens, make the plan.
 
     progress  called with (what, done, total) while something lasts; total 0 where it is not known
+    early     called with a first picture, made of the first rows, when there are many more
+    strict    a row that cannot be used raises, unless the choice says what to do with such; else it becomes a refusal
     Raises FtuiError for anything that is wrong, cheapest check first.
     """
     preset = presets.load(choice.preset) if choice.preset else None
-    data = _data(choice, preset)
-    return _prepare(choice, preset, data, progress)
+    data = choices.data(choice, preset)
+    return _Maker(choice, preset, data, progress).make(early, strict)
 
 
 def from_recipe(recipe: Recipe, edits: Mapping[str, Any] | None = None, progress: Report | None = None) -> Draft:
     """The draft that repeats `recipe`; every setting in it stands as if the person had set it."""
     settings = {name: getattr(recipe.settings, name) for name in recipes.SETTING_FIELDS}
+    data = recipe.data
     choice = Choice(
         model=recipe.model.source,
-        data=recipe.data.source,
+        data=_word(data),
+        more=[_word(source) for source in data.more],
+        columns=dict(data.columns),
+        subset=data.subset,
+        split=data.split,
         preset=recipe.preset,
-        values=dict(recipe.data.values),
+        values=dict(data.values),
         name=recipe.name,
         edits={**settings, **(edits or {})},
-        prompt=recipe.data.prompt,
-        completion=recipe.data.completion,
-        system=recipe.data.system,
-        on_bad_row=recipe.data.on_bad_row,
+        prompt=data.prompt,
+        completion=data.completion,
+        system=data.system,
+        on_bad_row=data.on_bad_row,
         adapter=recipe.adapter,
     )
-    draft = _prepare(choice, None, recipe.data, progress, revision=recipe.model.revision)
+    draft = _Maker(choice, None, data, progress, recipe.model.revision).make(None, strict=True)
     again = msgspec.structs.replace(recipe, settings=draft.plan.settings)
     return msgspec.structs.replace(draft, recipe=again)
+
+
+def _word(source: recipes.Source) -> str:
+    return source.source if source.weight == 1 else f"{source.source}*{source.weight:g}"
 
 
 def replan(draft: Draft, edits: Mapping[str, Any]) -> Draft:
     """The same draft under other edits: `edits` replaces those made before. Instant, nothing is counted again."""
     choice = msgspec.structs.replace(draft.choice, edits=dict(edits))
-    plan = _plan(choice, draft.advice_facts, draft.given)
+    return _planned(draft, choice, draft.advice_facts)
+
+
+def answer(draft: Draft, goal: Goal | None, deadline: float | None) -> Draft:
+    """The same draft with other answers to the questions that come before tuning. Instant."""
+    choice = msgspec.structs.replace(draft.choice, goal=goal, deadline=deadline)
+    facts = msgspec.structs.replace(
+        draft.advice_facts, goal=_goal(choice, draft.advice_facts.intent), deadline=deadline
+    )
+    return _planned(draft, choice, facts)
+
+
+def timed(draft: Draft) -> Draft:
+    """The same draft after something was measured on this machine: a probe, or a run that ended. Instant."""
+    facts = msgspec.structs.replace(draft.advice_facts, speeds=speeds.known(draft.advice_facts.hardware, draft.facts))
+    return _planned(draft, draft.choice, facts)
+
+
+def under_preset(draft: Draft, name: str) -> Draft:
+    """The same rows and machine under a preset, without edits: for comparing. Raises FtuiError(PRESET_UNKNOWN)."""
+    choice = msgspec.structs.replace(draft.choice, preset=name, edits={}, method=None)
+    given = choices.given(choice, presets.load(name))
+    return _planned(msgspec.structs.replace(draft, given=given), choice, draft.advice_facts)
+
+
+def _planned(draft: Draft, choice: Choice, facts: Facts) -> Draft:
+    plan = _plan(choice, facts, draft.given)
     recipe = msgspec.structs.replace(draft.recipe, settings=plan.settings)
-    return msgspec.structs.replace(draft, choice=choice, plan=plan, recipe=recipe)
+    return msgspec.structs.replace(draft, choice=choice, plan=plan, recipe=recipe, advice_facts=facts)
 
 
 def refusals(draft: Draft) -> list[str]:
     """Reasons why this should not start, in words; empty where nothing speaks against it."""
     reasons = list(draft.plan.refusals)
+    if draft.partial:
+        reasons.append("the rows are still being read")
+    if draft.dataset.stage not in TRAINED_STAGES:
+        reasons.append(_STAGES[draft.dataset.stage])
+    if draft.dataset.skipped and draft.choice.on_bad_row == "abort":
+        count = len(draft.dataset.skipped)
+        many = "1 row cannot be used: leave it" if count == 1 else f"{count:,} rows cannot be used: leave them"
+        reasons.append(f"{many} out (--bad-rows skip), or have mended what can be (--bad-rows repair)")
     if draft.dataset.placeholders:
         missing = sorted(draft.dataset.placeholders)
         rows = max(draft.dataset.placeholders.values())
         options = " ".join(f"--set {name}=…" for name in missing)
         reasons.append(f"{rows} rows still hold {_names(missing)}: give {options}")
     return reasons
+
+
+# Why rows of a kind cannot be trained on yet, and what to do instead.
+_STAGES = {
+    "dpo": "these are preferences, for DPO, which is not here yet; for SFT, take the chosen answers as completion",
+    "kto": "these answers are rated, for KTO, which is not here yet; for SFT, take the rows that are rated good",
+    "rl": "these are prompts without answers, for reinforcement learning, which is not here yet",
+}
 
 
 def start(draft: Draft, gpu: int | None = None, warm: Warm | None = None) -> RunDir:
@@ -171,95 +207,103 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 
-def _prepare(
-    choice: Choice, preset: Preset | None, data: recipes.Data, progress: Report | None, revision: str | None = None
-) -> Draft:
-    dataset = datasets_.load(data)
-    folder = sources.resolve(choice.model, progress=progress, revision=revision)
-    facts = model_facts.read(folder)
-    tok = tokenizer.load(folder)
-    counted = lengths.count(dataset, tok, _counting(progress))
-    intent = _intent(preset, dataset)
-    given = _given(choice, preset)
-    advice_facts = Facts(
-        model=facts,
-        hardware=hardware.read(),
-        rows=len(dataset.examples),
-        p50=counted.percentile(50),
-        p95=counted.percentile(95),
-        p99=counted.percentile(99),
-        max=counted.max,
-        mean=sum(counted.total) / max(1, len(counted.total)),
-        lengths=counted.total,
-        exact=counted.exact,
-        intent=intent,
-    )
-    plan = _plan(choice, advice_facts, given)
-    checks, probe = _questions(preset, dataset, data.values)
-    recipe = Recipe(
-        name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
-        preset=choice.preset,
-        model=recipes.Model(source=absolute(choice.model), revision=revision),
-        data=data,
-        settings=plan.settings,
-        adapter=str(Path(choice.adapter).expanduser().resolve()) if choice.adapter else None,
-        probe=probe,
-        checks=checks,
-    )
-    return Draft(
-        choice=choice,
-        model_folder=folder,
-        facts=facts,
-        dataset=dataset,
-        tokenizer=tok,
-        lengths=counted,
-        findings=findings.find(dataset, counted),
-        plan=plan,
-        recipe=recipe,
-        advice_facts=advice_facts,
-        given=given,
-    )
+class _Maker:
+    """Makes the drafts of one choice: a first one of the first rows, then the whole."""
 
+    def __init__(
+        self,
+        choice: Choice,
+        preset: Preset | None,
+        data: recipes.Data,
+        progress: Report | None,
+        revision: str | None = None,
+    ) -> None:
+        self._choice, self._preset, self._data = choice, preset, data
+        self._progress, self._revision = progress, revision
 
-def _data(choice: Choice, preset: Preset | None) -> recipes.Data:
-    """The data part of the recipe: the person's word over the preset's."""
-    if choice.data:
-        source = choice.data if choice.data.startswith("preset:") else absolute(choice.data)
-    elif preset is not None and preset.data_path is not None:
-        source = f"preset:{preset.name}"
-    elif preset is not None:
-        raise FtuiError(
-            Exit.DATA_MISSING,
-            f"the preset {preset.name} brings no rows of its own",
-            next_step="give yours with --data FILE",
+    def make(self, early: Callable[[Draft], None] | None, strict: bool) -> Draft:
+        dataset = datasets_.load(self._data, strict=strict, limit=FIRST_LOOK)
+        folder = sources.resolve(self._choice.model, progress=self._progress, revision=self._revision)
+        facts = model_facts.read(folder)
+        tok = tokenizer.load(folder)
+        if dataset.partial:
+            if early is not None:
+                early(self._draft(dataset, folder, facts, tok, None))
+            dataset = datasets_.load(self._data, strict=strict, progress=self._reporting("reading bytes"))
+        return self._draft(dataset, folder, facts, tok, self._progress)
+
+    def _reporting(self, what: str) -> Callable[[int, int], None] | None:
+        if self._progress is None:
+            return None
+        report = self._progress
+        return lambda done, total: report(what, done, total)
+
+    def _draft(
+        self, dataset: Dataset, folder: Path, facts: ModelFacts, tok: Tokenizer, progress: Report | None
+    ) -> Draft:
+        choice, data = self._choice, self._data
+        reporting = self._reporting if progress is not None else lambda what: None
+        counted = lengths.count(dataset, tok, reporting("counting tokens"))
+        intent = _intent(self._preset, dataset)
+        given = choices.given(choice, self._preset)
+        machine = hardware.read()
+        advice_facts = Facts(
+            model=facts,
+            hardware=machine,
+            rows=len(dataset.repeats(0)),
+            p50=counted.percentile(50),
+            p95=counted.percentile(95),
+            p99=counted.percentile(99),
+            max=counted.max,
+            mean=counted.mean(),
+            lengths=counted.total,
+            starts=counted.starts,
+            exact=counted.exact,
+            intent=intent,
+            stage=dataset.stage,
+            goal=_goal(choice, intent),
+            deadline=choice.deadline,
+            has_end_token=len(counted.endless) < len(dataset.examples),
+            trained_rows=len(counted.starts),
+            speeds=speeds.known(machine, facts),
         )
-    else:
-        raise FtuiError(
-            Exit.DATA_MISSING,
-            "no data given",
-            next_step="give --data FILE, or a preset that brings rows (`ftui presets`)",
+        plan = _plan(choice, advice_facts, given)
+        found = findings.find(
+            dataset,
+            counted,
+            plan.settings.max_length,
+            context=facts.context,
+            progress=reporting("looking at the rows"),
         )
-    return recipes.Data(
-        source=source,
-        values={**(preset.values if preset else {}), **choice.values},
-        prompt=choice.prompt or (preset.prompt if preset else None),
-        completion=choice.completion or (preset.completion if preset else None),
-        system=choice.system,
-        on_bad_row=choice.on_bad_row,
-    )
+        checks, probe = _questions(self._preset, dataset, data.values)
+        recipe = Recipe(
+            name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
+            stage=dataset.stage,
+            preset=choice.preset,
+            model=recipes.Model(source=choices.absolute(choice.model), revision=self._revision),
+            data=data,
+            settings=plan.settings,
+            adapter=str(Path(choice.adapter).expanduser().resolve()) if choice.adapter else None,
+            probe=probe,
+            checks=checks,
+        )
+        return Draft(
+            choice=choice,
+            model_folder=folder,
+            facts=facts,
+            dataset=dataset,
+            tokenizer=tok,
+            lengths=counted,
+            findings=found,
+            plan=plan,
+            recipe=recipe,
+            advice_facts=advice_facts,
+            given=given,
+        )
 
 
-def absolute(source: str) -> str:
-    """A path that exists, made absolute, so that the recipe works from any folder; anything else as it is."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() and source != "starter" else source
-
-
-def _counting(progress: Report | None) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    report = progress
-    return lambda done, total: report("counting tokens", done, total)
+def _goal(choice: Choice, intent: Intent) -> Goal | None:
+    return choice.goal or ("persona" if intent == "identity" else None)
 
 
 def _intent(preset: Preset | None, dataset: Dataset) -> Intent:
@@ -309,58 +353,14 @@ def _first_prompt(dataset: Dataset) -> str:
 
 def _plan(choice: Choice, facts: Facts, given: Given) -> Plan:
     """The plan for what the person picked and edited. Raises FtuiError(RECIPE_INVALID) for an edit that cannot be."""
-    edits = {**({"method": choice.method} if choice.method else {}), **choice.edits}
-    if choice.adapter:
-        _check_adapter_edits(edits, given.settings)
+    edits = choices.edits(choice, given.settings)
     plan = advise(facts, given.settings, edits, preset_name=given.preset, preset_reasons=given.reasons)
     if choice.adapter:
         plan.advice = [
-            msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in _FIXED else a
+            msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in choices.FIXED else a
             for a in plan.advice
         ]
     return plan
-
-
-def _given(choice: Choice, preset: Preset | None) -> Given:
-    """What the preset sets, and over it rank, alpha and targets of the adapter to start from.
-
-    Raises FtuiError(RECIPE_INVALID) for a folder without adapter_config.json.
-    """
-    given = Given()
-    if preset is not None:
-        given = Given(settings=dict(preset.settings), reasons=dict(preset.reasons), preset=preset.name)
-    if not choice.adapter:
-        return given
-    path = Path(choice.adapter).expanduser() / "adapter_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        rank, alpha, modules = int(config["r"]), int(config["lora_alpha"]), config["target_modules"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise FtuiError(
-            Exit.RECIPE_INVALID,
-            "the adapter to start from cannot be read",
-            str(path),
-            "give a finished LoRA or QLoRA run",
-        ) from None
-    everything = modules == "all-linear" or any(str(module).endswith(_MLP) for module in modules)
-    fixed = {"rank": rank, "alpha": alpha, "targets": "all-linear" if everything else "attention"}
-    given.settings.update(fixed)
-    given.reasons.update(dict.fromkeys(fixed, "as the adapter to start from has it"))
-    return given
-
-
-def _check_adapter_edits(edits: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    if edits.get("method") == "full":
-        raise FtuiError(
-            Exit.RECIPE_INVALID, "an adapter cannot be trained on with method full", next_step="use lora or qlora"
-        )
-    for name in _FIXED:
-        if name in edits and recipes.setting(name, edits[name]) != settings[name]:
-            raise FtuiError(
-                Exit.RECIPE_INVALID,
-                f"{name} is fixed to {settings[name]} by the adapter to start from",
-                next_step=f"leave {name} out, or train a new adapter",
-            )
 
 
 def _names(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -28,9 +29,11 @@ class Wizard:
     """What the person has picked so far, and what it means.
 
     choice    None until something is picked
-    draft     the newest draft; None while one is made, and when it could not be
+    draft     the newest draft; None while there is none, and when it could not be made. While a large data set is read it
+              is a first picture of its first rows (`draft.partial`)
     error     why there is no draft
     progress  (what, done, total) of the draft that is being made
+    rate      how many of those a second, once that can be told
     """
 
     def __init__(self, app: FtuiApp) -> None:
@@ -41,12 +44,19 @@ class Wizard:
         self.draft: Draft | None = None
         self.error: FtuiError | None = None
         self.progress: tuple[str, int, int] | None = None
+        self.rate = 0.0
+        self._began: tuple[str, float] = ("", 0.0)  # what progress tells of now, and since when
         self.warm: Warm | None = None
         self._warming = False
 
     @property
     def making(self) -> bool:
         return self.progress is not None
+
+    @property
+    def whole(self) -> Draft | None:
+        """The draft, once all rows are in it."""
+        return None if self.draft is None or self.draft.partial else self.draft
 
     def picked(self) -> Choice:
         """The choice to change: the one there is, or a fresh one."""
@@ -106,10 +116,14 @@ class Wizard:
             if not worker.is_cancelled:
                 self._app.call_from_thread(self._report, version, (what, done, total))
 
+        def early(first: Draft) -> None:
+            if not worker.is_cancelled:
+                self._app.call_from_thread(self._early, version, choice, first)
+
         made: Draft | None = None
         error: FtuiError | None = None
         try:
-            made = drafts.make(choice, report)
+            made = drafts.make(choice, report, early, strict=False)
         except FtuiError as problem:
             error = problem
         except Exception as problem:  # a fault of ours must not take the screen away from the person
@@ -123,14 +137,26 @@ class Wizard:
 
     def _report(self, version: int, progress: tuple[str, int, int]) -> None:
         if version == self._version:
-            self.progress = progress
+            what, done, _ = progress
+            if what != self._began[0]:
+                self._began = (what, monotonic())
+            seconds = monotonic() - self._began[1]
+            self.progress, self.rate = progress, done / seconds if seconds > 0.2 else 0.0
+            self.changed.publish(self)
+
+    def _early(self, version: int, choice: Choice, first: Draft) -> None:
+        if version == self._version:
+            self.choice, self.draft = choice, first
             self.changed.publish(self)
 
     def _made(self, version: int, choice: Choice, made: Draft | None, error: FtuiError | None) -> None:
         if version == self._version:
-            self.choice = choice
-            self.draft, self.error, self.progress = made, error, None
-            self.changed.publish(self)
+            before, self.choice = self.draft, choice
+            self.draft, self.error, self.progress, self.rate = made, error, None, 0.0
+            if before is not None and made is not None and before.choice.edits != choice.edits:
+                self.edit(before.choice.edits)  # what was changed while the rest was read
+            else:
+                self.changed.publish(self)
 
     def edit(self, edits: dict[str, Any]) -> None:
         """Replace the edits and plan again, at once. Raises FtuiError for an edit that does not fit."""

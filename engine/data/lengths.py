@@ -129,6 +129,12 @@ class Lengths:
         return _array(self._table.end)
 
     @property
+    def starts(self) -> array[int]:
+        """Tokens before the first one with a loss, of the rows that have one."""
+        first = self._table.first
+        return _array(first[first >= 0])
+
+    @property
     def max(self) -> int:
         """The longest row, in tokens."""
         return self.distribution("whole").max

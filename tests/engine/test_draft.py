@@ -177,3 +177,69 @@ def test_start_writes_the_run_and_hands_it_over(tiny_model: Path, rows: Path, mo
     assert plan["sentence"] == draft.plan.sentence
     ((same, job, gpu),) = handed
     assert (same, job.kind, job.run, gpu) == (run, "train", str(run.path), 1)
+
+
+def test_many_rows_give_a_first_picture_before_all_are_read(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafts, "FIRST_LOOK", 20)
+    path = tmp_path / "many.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"{n}?", "completion": f"It is {n}."}) for n in range(60)))
+    early: list[Draft] = []
+    whole = drafts.make(Choice(model=str(tiny_model), data=str(path)), early=early.append)
+    (first,) = early
+    assert first.partial and len(first.dataset.examples) == 20
+    assert "still being read" in drafts.refusals(first)[0]
+    assert not whole.partial and len(whole.dataset.examples) == whole.advice_facts.rows == 60
+    few = drafts.make(Choice(model=str(tiny_model), data=str(path)), early=early.append)
+    assert len(early) == 2 and not few.partial
+
+
+def test_a_row_that_cannot_be_used_stops_or_becomes_a_refusal(tiny_model: Path, rows: Path) -> None:
+    with rows.open("a", encoding="utf-8") as file:
+        file.write('\n{"instruction": "And then?", "output": ""}\n')
+    with pytest.raises(FtuiError) as caught:
+        make(tiny_model, data=str(rows))
+    assert caught.value.code == Exit.DATA_ROW
+    seen = drafts.make(Choice(model=str(tiny_model), data=str(rows)), strict=False)
+    assert "1 row cannot be used" in drafts.refusals(seen)[0]
+    left_out = make(tiny_model, data=str(rows), on_bad_row="skip")
+    assert drafts.refusals(left_out) == [] and len(left_out.dataset.examples) == 12
+
+
+def test_rows_of_a_stage_that_is_not_here_are_planned_and_refused(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": f"{n}?", "chosen": f"It is {n}.", "rejected": "No idea."} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, pairs)))
+    draft = make(tiny_model, data=str(path))
+    assert draft.recipe.stage == "dpo" and draft.plan.settings.beta == 0.1
+    assert any("DPO" in reason for reason in drafts.refusals(draft))
+
+
+def test_sources_are_mixed_by_weight(tiny_model: Path, rows: Path, named: Path) -> None:
+    draft = make(tiny_model, data=f"{rows}*2", more=[f"{named}*0.5"], values={"name": "Ada", "author": "Bo"})
+    assert [(source.source, source.weight) for source in draft.recipe.data.sources] == [
+        (str(rows.resolve()), 2),
+        (str(named.resolve()), 0.5),
+    ]
+    assert len(draft.dataset.examples) == 20
+    assert draft.advice_facts.rows == 2 * 12 + 4
+    again = drafts.from_recipe(draft.recipe)
+    assert again.advice_facts.rows == draft.advice_facts.rows and again.dataset.sha256 == draft.dataset.sha256
+    with pytest.raises(FtuiError, match="no weight"):
+        make(tiny_model, data=f"{rows}*much")
+
+
+def test_answers_before_tuning_change_the_gate_and_nothing_else(tiny_model: Path, rows: Path) -> None:
+    draft = make(tiny_model, data=str(rows))
+    answered = drafts.answer(draft, "changing facts", None)
+    assert answered.plan.gate.verdict == "do not tune"
+    assert answered.plan.settings == draft.plan.settings
+    assert drafts.answer(answered, None, None).plan.gate == draft.plan.gate
+
+
+def test_a_plan_under_a_preset_is_one_to_compare_with(tiny_model: Path, rows: Path) -> None:
+    draft = make(tiny_model, data=str(rows), edits={"rank": 4})
+    other = drafts.under_preset(draft, "identity")
+    assert other.plan.settings.learning_rate == 1e-3 and other.plan.edits == {}
+    assert other.dataset is draft.dataset and draft.plan.settings.rank == 4

@@ -11,16 +11,20 @@ from textual.content import Content
 from textual.widgets import Rule, Static
 
 from engine.errors import FtuiError
-from engine.text import number, safe, shorten
+from engine.text import number, safe
 from tui.ask import Ask
-from tui.frame import BAD, FAINT, FOCUS, WARN, Frame
+from tui.frame import BAD, FAINT, FOCUS, WARN
 from tui.listing import pad
 from tui.rows import Rows
+from tui.screens.fits import FitsScreen
+from tui.screens.gate import GateScreen, verdict
+from tui.screens.versus import VersusScreen
+from tui.screens.why import WhyScreen
 from tui.widgets.memory import MemoryBar
 from tui.wizard import Step, progress_words
 
 if TYPE_CHECKING:
-    from engine.advice import Advice
+    from engine.advice import Advice, Plan
     from engine.draft import Draft
 
 # What most people look at; x shows the rest. Whatever was edited is always shown.
@@ -102,22 +106,30 @@ class PlanScreen(Step):
     CSS_PATH = "plan.tcss"
     HELP = (
         "Every number with its reason and where the reason comes from. e changes the value under the cursor; what depends "
-        "on it follows. w says why this value and what else it could be. u takes an edit back. Edits are marked ✎."
+        "on it follows, and is said. w says why this value and what else it could be, o what else fits in memory, t whether "
+        "to tune at all, v compares with what is advised, a preset or a run. u takes an edit back. Edits are marked ✎."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("e", "edit", "Edit", id="plan.edit", tooltip="Change this value"),
         Binding("w", "why", "Why", id="plan.why", tooltip="Why this value, and what else it could be"),
-        Binding("u", "undo", "Undo", id="plan.undo", tooltip="Go back to the advised value"),
-        Binding("x", "expert", "All fields", id="plan.expert", tooltip="Show every setting, or the first ones only"),
+        Binding("x", "expert", "Expert", id="plan.expert", tooltip="Show every setting, or the first ones only"),
+        Binding("o", "fits", "What else fits", id="plan.fits", tooltip="Memory of every method and micro-batch"),
+        Binding("v", "versus", "Compare", show=False, id="plan.versus", tooltip="Beside the advice, a preset or a run"),
+        Binding("t", "gate", "Tune at all?", show=False, id="plan.gate", tooltip="Is tuning the right thing to do?"),
+        Binding("m", "measure", "Measure", show=False, id="plan.measure", tooltip="Measure how fast this machine is"),
+        Binding("p", "keep", "Keep", show=False, id="plan.keep", tooltip="Save this plan as a preset of your own"),
+        Binding("u", "undo", "Undo", show=False, id="plan.undo", tooltip="Go back to the advised value"),
         Binding("g", "review", "Review", show=False, id="plan.review"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._everything = False
+        self._measuring = False
 
     def body(self) -> ComposeResult:
         yield Static("", id="sentence", markup=False)
+        yield Static("", id="gate", markup=False)
         yield Rows(id="plan", verb="Review")
         yield Ask(id="ask")
         yield Static("", id="why", markup=False)
@@ -137,7 +149,7 @@ class PlanScreen(Step):
     def drafted(self) -> None:
         draft = self.wizard.draft
         sentence = self.query_one("#sentence", Static)
-        for part in ("#plan", "#why", "Rule", "#memory", "#warnings"):
+        for part in ("#gate", "#plan", "#why", "Rule", "#memory", "#warnings"):
             self.query_one(part).display = draft is not None
         if draft is None:
             if (problem := self.wizard.error) is not None:
@@ -146,11 +158,19 @@ class PlanScreen(Step):
                 sentence.update(Content.styled(progress_words(self.wizard.progress), FAINT))
             return
         sentence.update(Content.styled(safe(draft.plan.sentence), "bold"))
+        self._show_gate(draft)
         self.query_one("#plan", Rows).show(lines(draft, self._everything))
         memory = draft.plan.memory
         self.query_one(MemoryBar).show(memory.parts() if memory else (), draft.advice_facts.hardware.budget)
         show_warnings(self.query_one("#warnings", Static), draft)
         self.refresh_bindings()
+
+    def _show_gate(self, draft: Draft) -> None:
+        """Whether to tune at all: a line only where the answer is not plainly yes."""
+        place = self.query_one("#gate", Static)
+        place.display = draft.plan.gate.verdict != "tune"
+        if place.display:
+            place.update(verdict(draft.plan.gate) + Content.styled("  t", FAINT))
 
     def on_resize(self) -> None:
         # The forecast keeps its place below; a long list of settings scrolls above it.
@@ -171,8 +191,10 @@ class PlanScreen(Step):
         return next((advice for advice in draft.plan.advice if advice.field == item.key), None)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("edit", "why", "expert", "review"):
+        if action in ("edit", "why", "expert", "review", "fits", "versus", "gate", "keep"):
             return self.wizard.draft is not None
+        if action == "measure":
+            return self.wizard.draft is not None and not self._measuring
         if action == "undo":
             return bool(self.wizard.draft and self.wizard.draft.choice.edits)
         return True
@@ -209,6 +231,20 @@ class PlanScreen(Step):
         except FtuiError as error:
             raise FtuiError(error.code, reason(error.cause)) from None
         self.wizard.edit({**draft.choice.edits, field: fitting})
+        self._say_moves(field, draft.plan)
+
+    def _say_moves(self, field: str, before: Plan) -> None:
+        """What one edit moved: other settings first, then steps, time and memory."""
+        from engine.advice import compare
+
+        if (draft := self.wizard.draft) is None:
+            return
+        changes = compare.compare(before, draft.plan)
+        moved = [change for change in changes if change.kind == "setting" and change.name != field]
+        parts = ["{} {} to {}".format(words(change.name), *change.words()) for change in moved]
+        if rest := compare.brief(changes):
+            parts.append(rest)
+        self.notice(f"{words(field)}: " + (", ".join(parts) if parts else "nothing else moves"), seconds=20)
 
     def action_undo(self) -> None:
         """Back to advice: this field if it was edited, else all of them."""
@@ -229,6 +265,53 @@ class PlanScreen(Step):
         if (advice := self.advice) is not None:
             self.app.push_screen(WhyScreen(self, advice))
 
+    def action_fits(self) -> None:
+        self.app.push_screen(FitsScreen(self))
+
+    def action_versus(self) -> None:
+        self.app.push_screen(VersusScreen(self))
+
+    def action_gate(self) -> None:
+        self.app.push_screen(GateScreen(self))
+
+    def action_keep(self) -> None:
+        if (draft := self.wizard.draft) is not None:
+            self.query_one(Ask).ask("preset", draft.recipe.name, self._keep, "a name for it", short=True)
+
+    def _keep(self, name: str) -> None:
+        from engine import presets
+
+        if (draft := self.wizard.draft) is not None:
+            path = presets.save(name, draft)
+            self.notice(f"saved as {path}; home lists it with the others", "good")
+
+    def action_measure(self) -> None:
+        """Train a few steps of random layers of this model's shape, to know how fast this machine is."""
+        from engine import probe
+
+        if (draft := self.wizard.draft) is None:
+            return
+        self._measuring = True
+        self.notice("measuring this machine …", seconds=600)
+        folder, settings = draft.model_folder, draft.plan.settings
+
+        def done(_: object) -> None:
+            from engine import draft as drafts
+
+            self._measuring = False
+            if (now := self.wizard.draft) is not None:
+                self.wizard.take(drafts.timed(now))
+                self.notice(f"{self.wizard.draft.plan.seconds_source}" if self.wizard.draft else "", "good")
+
+        def measure() -> object:
+            try:
+                return probe.run(folder, settings)
+            except BaseException:
+                self._measuring = False
+                raise
+
+        self.in_thread(measure, done, group="probe")
+
 
 def show_warnings(place: Static, draft: Draft) -> None:
     """What speaks against the plan, and what to know; no line where there is nothing to say."""
@@ -238,68 +321,3 @@ def show_warnings(place: Static, draft: Draft) -> None:
     found += [Content.styled(f"! {safe(warning)}", WARN) for warning in draft.plan.warnings]
     place.update(Content("\n").join(found))
     place.display = bool(found)
-
-
-class AlternativeLine(Struct, frozen=True):
-    key: str
-    value: str
-    effect: str
-
-    def line(self, width: int) -> Content:
-        return Content.assemble((pad(self.value, 18), "bold"), shorten(self.effect, width - 18))
-
-
-class WhyScreen(Frame):
-    """Why one value, and what else it could be; enter takes the alternative under the cursor."""
-
-    TITLE = "Why"
-    CSS_PATH = "plan.tcss"
-    HELP = (
-        "The reason for one value, where it comes from, and what would change with another. Enter takes an alternative."
-    )
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "Back", id="why.back"),
-    ]
-
-    def __init__(self, plan: PlanScreen, advice: Advice) -> None:
-        super().__init__()
-        self._plan, self._advice = plan, advice
-        field = words(advice.field)
-        self.heading = Content.assemble(("New run  ", "bold"), ("plan › ", FAINT), (f"why {field}", "bold"))
-        self.command = f"ftui plan --explain {advice.field}"
-
-    def body(self) -> ComposeResult:
-        advice = self._advice
-        yield Static(
-            Content.assemble(
-                (f"{words(advice.field)}  {safe(number(advice.value))}", "bold"),
-                f"\n\n{safe(advice.reason)}\n",
-                (f"Source: {safe(advice.source)}. Confidence: {advice.confidence}.", FAINT),
-            ),
-            classes="reason",
-            markup=False,
-        )
-        if advice.alternatives:
-            yield Rule(line_style="solid")
-            yield Static(Content.styled("Instead", FAINT), classes="instead", markup=False)
-            yield Rows(id="alternatives", verb="Take it")
-
-    def on_mount(self) -> None:
-        if self._advice.alternatives:
-            rows = self.query_one("#alternatives", Rows)
-            rows.show(
-                [
-                    AlternativeLine(str(index), safe(number(other.value)), safe(other.effect))
-                    for index, other in enumerate(self._advice.alternatives)
-                ]
-            )
-            rows.focus()
-
-    def on_rows_chosen(self, event: Rows.Chosen) -> None:
-        other = self._advice.alternatives[int(event.item.key)]
-        try:
-            self._plan.set(self._advice.field, other.value)
-        except FtuiError as error:
-            self.error(error)
-        else:
-            self.app.pop_screen()

@@ -16,7 +16,7 @@ from engine.errors import FtuiError
 from engine.text import number, safe
 from tui.ask import Ask
 from tui.frame import BAD, FAINT
-from tui.screens.data import fill_values
+from tui.screens.fixing import fill_values
 from tui.screens.plan import show_warnings
 from tui.wizard import Step, progress_words
 

@@ -1,0 +1,175 @@
+"""The Plan screen and what opens from it: why, what else fits, whether to tune at all, two plans side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from engine import presets, probe
+from engine.draft import Choice
+from tests.tui.run_files import FakeRun
+from tests.tui.stage import MACHINE, seen, until
+from tui.app import FtuiApp
+from tui.screens.fits import fit_lines
+from tui.screens.gate import GOALS
+from tui.screens.plan import PlanScreen
+
+SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+
+
+def rows(count: int) -> Path:
+    """Rows of a task that no preset knows."""
+    path = Path("tickets.jsonl")
+    lines = [
+        {"instruction": f"Sort ticket {n}: the {n % 7}. pump leaks.", "output": f"Team {n % 7}."} for n in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@asynccontextmanager
+async def plan(
+    size: tuple[int, int] = (120, 40), count: int = 300, **edits: Any
+) -> AsyncIterator[tuple[FtuiApp, Pilot[None]]]:
+    """The plan of some rows on the tiny model, on screen."""
+    path = rows(count)
+    app = FtuiApp()
+    async with app.run_test(size=size) as pilot:
+        app.wizard.begin(Choice(data=str(path), edits=edits))
+        app.new_run("plan")
+        await until(pilot, lambda: app.wizard.draft is not None and "› method" in seen(pilot))
+        yield app, pilot
+
+
+def settings(app: FtuiApp) -> Any:
+    assert app.wizard.draft is not None
+    return app.wizard.draft.plan.settings
+
+
+async def go_to(pilot: Pilot[None], field: str) -> None:
+    screen = pilot.app.screen
+    assert isinstance(screen, PlanScreen)
+    screen.query_one("#plan").put_cursor(field)  # type: ignore[attr-defined]
+    await pilot.pause()
+
+
+@SIZES
+async def test_an_edit_says_what_moved_with_it(size: tuple[int, int], tiny_starter: Path) -> None:
+    async with plan(size) as (app, pilot):
+        steps = app.wizard.draft.plan.steps  # type: ignore[union-attr]
+        await go_to(pilot, "epochs")
+        await pilot.press("e", *"1", "enter")
+        await until(pilot, lambda: settings(app).epochs == 1)
+        assert f"steps {steps:,} to {app.wizard.draft.plan.steps:,}" in seen(pilot)  # type: ignore[union-attr]
+
+
+async def test_a_doubt_stands_above_the_plan_and_an_answer_takes_it_away(tiny_starter: Path) -> None:
+    async with plan(count=40) as (app, pilot):
+        assert "? unsure" in seen(pilot)
+        await pilot.press("t")
+        await until(pilot, lambda: "What is it for?" in seen(pilot))
+        assert all(goal in seen(pilot) for goal in GOALS)
+        assert "Is there enough data?" in seen(pilot)
+        await pilot.press("end", "enter")  # changing facts
+        await until(pilot, lambda: "✗ do not tune" in seen(pilot))
+        assert app.wizard.choice is not None and app.wizard.choice.goal == "changing facts"
+        await pilot.press("escape")
+        await until(pilot, lambda: "› method" in seen(pilot))
+        assert "✗ do not tune" in seen(pilot)
+        await pilot.press("t", "x")
+        await until(pilot, lambda: app.wizard.choice is not None and app.wizard.choice.goal is None)
+
+
+async def test_a_deadline_is_taken_as_a_person_types_it(tiny_starter: Path) -> None:
+    async with plan() as (app, pilot):
+        await pilot.press("t")
+        await until(pilot, lambda: "What is it for?" in seen(pilot))
+        await pilot.press("d", *"soon", "enter")
+        await until(pilot, lambda: "a time looks like" in seen(pilot))
+        await pilot.press("ctrl+a", "delete", *"2h", "enter")
+        await until(pilot, lambda: app.wizard.choice is not None and app.wizard.choice.deadline == 7200)
+
+
+@SIZES
+async def test_what_else_fits_takes_another_method(size: tuple[int, int], tiny_starter: Path) -> None:
+    async with plan(size) as (app, pilot):
+        before = settings(app).method
+        await pilot.press("o")
+        await until(pilot, lambda: "are free" in seen(pilot) and "full" in seen(pilot).lower())
+        text = seen(pilot)
+        assert "✓" in text and "QLoRA" in text and "LoRA" in text
+        await pilot.press("home", "enter")
+        await until(pilot, lambda: "› method" in seen(pilot))
+        assert settings(app).method != before
+
+
+def test_a_table_of_forecasts_is_one_line_a_method(tiny_model: Path) -> None:
+    from engine.models import facts, memory
+    from tests.engine.settings import settings as made
+
+    read = facts.read(tiny_model)
+    table = memory.table(read, made(method="lora", micro_batch=2), MACHINE, 128)
+    lines = fit_lines(table, "lora", 4, 2)
+    assert [line.key for line in lines if line.chosen] == ["lora"]
+    assert {"full", "freeze", "lora", "qlora 8", "qlora 4"} == {line.key for line in lines}
+    for line in lines:
+        micros = [micro for micro, _, _ in line.cells]
+        counts = [count for _, count, _ in line.cells]
+        assert micros == sorted(micros) and counts == sorted(counts)
+
+
+async def test_compare_shows_what_an_edit_changed_and_other_plans(tiny_starter: Path) -> None:
+    FakeRun("earlier", method="qlora").whole()
+    async with plan(learning_rate=5e-4, rank=64) as (app, pilot):
+        await pilot.press("v")
+        await until(pilot, lambda: "what is advised" in seen(pilot) and "learning rate" in seen(pilot))
+        text = seen(pilot)
+        assert "5e-4" in text and "2e-4" in text and "rank" in text
+        await pilot.press("left")  # the run, which is the last of the list
+        await until(pilot, lambda: "run earlier" in seen(pilot))
+        assert "qlora" in seen(pilot).lower()
+        assert settings(app).rank == 64  # looking changes nothing
+
+
+async def test_a_plan_is_kept_as_a_preset(tiny_starter: Path) -> None:
+    async with plan(learning_rate=5e-4) as (_, pilot):
+        await pilot.press("p", "ctrl+a", "delete", *"tickets", "enter")
+        await until(pilot, lambda: "saved as" in seen(pilot))
+        assert presets.load("tickets").settings["learning_rate"] == 5e-4
+        # A name that is taken is said where it was typed.
+        await pilot.press("p", "ctrl+a", "delete", *"tickets", "enter")
+        await until(pilot, lambda: "already a preset" in seen(pilot))
+
+
+async def test_why_says_what_each_alternative_would_move(tiny_starter: Path) -> None:
+    async with plan() as (app, pilot):
+        await go_to(pilot, "epochs")
+        await pilot.press("w")
+        await until(pilot, lambda: "Instead" in seen(pilot))
+        assert "Then: steps" in seen(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "epochs" in app.wizard.draft.choice.edits)  # type: ignore[union-attr]
+
+
+async def test_measuring_puts_a_measured_time_into_the_plan(
+    tiny_starter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine import speeds
+    from engine.models import facts
+
+    def run(folder: Path, settings: Any, progress: Any = None) -> Any:
+        speed = speeds.Speed(seconds_per_batch=0.1, seconds_per_token=0.01, source="a probe of this test")
+        speeds.record(MACHINE, facts.read(folder), settings, speed, "probe")
+        return speed
+
+    monkeypatch.setattr(probe, "run", run)
+    async with plan() as (app, pilot):
+        assert "probe" not in app.wizard.draft.plan.seconds_source  # type: ignore[union-attr]
+        await pilot.press("m")
+        await until(pilot, lambda: "probe" in app.wizard.draft.plan.seconds_source)  # type: ignore[union-attr]
