@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from engine.data import dataset as data
+from engine.data import split
 from engine.data import tokenizer as tokens
 from engine.errors import Exit, FtuiError
 from engine.recipe import Recipe
@@ -46,10 +46,7 @@ def prepare(recipe: Recipe, folder: Path) -> Split:
             recipe.data.source,
             "raise max_length, or shorten the prompts",
         )
-    order = list(range(len(kept)))
-    random.Random(settings.seed).shuffle(order)
-    count = round(len(kept) * settings.eval_fraction)
-    held_out = set(order[:count])
+    held_out = set(split.held_out(len(kept), settings.eval_fraction, settings.seed))
     return Split(
         train=[row for i, row in enumerate(kept) if i not in held_out],
         held_out=[row for i, row in enumerate(kept) if i in held_out],
