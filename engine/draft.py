@@ -42,6 +42,8 @@ __all__ = [
     "answer",
     "fill",
     "from_recipe",
+    "intent_of",
+    "known",
     "make",
     "refusals",
     "replan",
@@ -244,29 +246,9 @@ class _Maker:
         choice, data = self._choice, self._data
         reporting = self._reporting if progress is not None else lambda what: None
         counted = lengths.count(dataset, tok, reporting("counting tokens"))
-        intent = _intent(self._preset, dataset)
+        intent = intent_of(self._preset, dataset)
         given = choices.given(choice, self._preset)
-        machine = hardware.read()
-        advice_facts = Facts(
-            model=facts,
-            hardware=machine,
-            rows=len(dataset.repeats(0)),
-            p50=counted.percentile(50),
-            p95=counted.percentile(95),
-            p99=counted.percentile(99),
-            max=counted.max,
-            mean=counted.mean(),
-            lengths=counted.total,
-            starts=counted.starts,
-            exact=counted.exact,
-            intent=intent,
-            stage=dataset.stage,
-            goal=_goal(choice, intent),
-            deadline=choice.deadline,
-            has_end_token=len(counted.endless) < len(dataset.examples),
-            trained_rows=len(counted.starts),
-            speeds=speeds.known(machine, facts),
-        )
+        advice_facts = known(choice, dataset, counted, facts, intent)
         plan = _plan(choice, advice_facts, given)
         found = findings.find(
             dataset,
@@ -302,11 +284,37 @@ class _Maker:
         )
 
 
+def known(choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts, intent: Intent) -> Facts:
+    """What the rules may know of these rows, this model and this machine."""
+    machine = hardware.read()
+    return Facts(
+        model=model,
+        hardware=machine,
+        rows=len(dataset.repeats(0)),
+        p50=counted.percentile(50),
+        p95=counted.percentile(95),
+        p99=counted.percentile(99),
+        max=counted.max,
+        mean=counted.mean(),
+        lengths=counted.total,
+        starts=counted.starts,
+        exact=counted.exact,
+        intent=intent,
+        stage=dataset.stage,
+        goal=_goal(choice, intent),
+        deadline=choice.deadline,
+        has_end_token=len(counted.endless) < len(dataset.examples),
+        trained_rows=len(counted.starts),
+        speeds=speeds.known(machine, model),
+    )
+
+
 def _goal(choice: Choice, intent: Intent) -> Goal | None:
     return choice.goal or ("persona" if intent == "identity" else None)
 
 
-def _intent(preset: Preset | None, dataset: Dataset) -> Intent:
+def intent_of(preset: Preset | None, dataset: Dataset) -> Intent:
+    """What the rows are for, as far as it can be seen."""
     if dataset.shape.name == "text":
         return "text"
     if dataset.identity or (preset is not None and preset.intent == "identity"):
