@@ -12,6 +12,9 @@ examples:
 from __future__ import annotations
 
 import argparse
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +26,17 @@ from engine.errors import Exit, FtuiError
 
 if TYPE_CHECKING:
     from engine.advice import Facts, Plan
+    from engine.data.clean import Cleaned
     from engine.data.dataset import Dataset
     from engine.data.findings import Finding
-    from engine.data.lengths import Lengths
+    from engine.data.lengths import Lengths, Of
     from engine.data.tokenizer import AnyTokenizer
     from engine.draft import Report
     from engine.recipe import Data
 
+_PATIENCE = 0.3  # seconds after which a first picture is worth having
 PERCENTILES = (50, 95, 99)
-VIEWS = ("whole", "prompt", "completion")
+VIEWS: tuple[Of, ...] = ("whole", "prompt", "completion")
 
 
 class Seen(Struct):
@@ -83,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.fix) != bool(args.out):
         raise FtuiError(Exit.USAGE, "--fix and --out go together", next_step="--fix all --out cleaned.jsonl")
     with progress.shown(args.json) as report:
-        seen = look(args, report)
-    cleaned = _clean(args, seen) if args.fix else None
+        watched = sys.stdout.isatty() and not args.json
+        seen = look(args, report, inspection.show_first if watched else None)
+        cleaned = _clean(args, seen, report) if args.fix else None
     if args.json:
         show.emit({**document(seen, args.of), **({"cleaned": cleaned} if cleaned else {})})
         return 0
@@ -95,107 +101,94 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def look(args: argparse.Namespace, report: Report) -> Seen:
-    """Read and count, plan where there is a model, and look for what is wrong."""
-    from engine.data import dataset, findings, lengths
+def look(args: argparse.Namespace, report: Report, early: Callable[[Dataset, Lengths], None] | None) -> Seen:
+    """Read and count, plan where there is a model, and look for what is wrong.
 
-    data = _source(args)
-    read = dataset.load(data, strict=False, progress=lambda done, total: report("reading the rows", done, total))
-    folder, tokenizer = _tokenizer(args.model, report)
-    counting = lengths.count(
-        read, tokenizer, lambda done, total: report("counting tokens", done, total), limit=args.sample
-    )
-    facts, plan = _plan(read, counting, folder, args.cutoff) if folder else (None, None)
+    early  called with what the first rows say, where all of them take a while
+    """
+    from engine import choice as choices
+    from engine import draft as drafts
+    from engine import presets
+    from engine.advice import advise
+    from engine.data import dataset, findings, lengths, tokenizer
+    from engine.models import facts as model_facts
+    from engine.models import sources
+
+    choice = choices.Choice(**{name: value for name, value in shared.rows(args, args.file).items() if value})
+    first = args.file[0].removeprefix("preset:")
+    preset = presets.load(first) if first != args.file[0] else None
+    data = choices.data(choice, preset)
+    read = dataset.load(data, strict=False, limit=drafts.FIRST_LOOK)
+    folder = sources.resolve(args.model, report) if args.model else sources.local("starter")
+    tokens = tokenizer.load(folder) if folder else tokenizer.estimate()
+    if read.partial:
+        glance, begun = read, time.monotonic()
+
+        def reading(done: int, total: int) -> None:
+            nonlocal early
+            report("reading bytes", done, total)
+            if early is not None and time.monotonic() - begun > _PATIENCE:
+                early(glance, lengths.count(glance, tokens, limit=drafts.FIRST_LOOK))
+                early = None
+
+        read = dataset.load(data, strict=False, progress=reading)
+    counted = lengths.count(read, tokens, lambda done, total: report("counting tokens", done, total), limit=args.sample)
+    facts = plan = None
+    if folder:
+        facts = drafts.known(choice, read, counted, model_facts.read(folder), drafts.intent_of(preset, read))
+        plan = advise(facts, {}, {"max_length": args.cutoff} if args.cutoff else {})
     cutoff = args.cutoff or (plan.settings.max_length if plan else None)
     found = findings.find(
         read,
-        counting,
+        counted,
         cutoff,
         context=facts.model.context if facts and facts.model else None,
-        progress=lambda done, total: report("looking for flaws", done, total),
+        progress=lambda done, total: report("looking at the rows", done, total),
     )
-    return Seen(data, read, tokenizer, counting, found, facts, plan, cutoff, plan.settings.micro_batch if plan else 8)
+    return Seen(data, read, tokens, counted, found, facts, plan, cutoff, plan.settings.micro_batch if plan else 8)
 
 
-def _source(args: argparse.Namespace) -> Data:
-    from engine import choice, presets
-
-    given = {name: value for name, value in shared.rows(args, args.file).items() if value}
-    first = args.file[0]
-    preset = presets.load(first.removeprefix("preset:")) if first.startswith("preset:") else None
-    return choice.data(choice.Choice(**given), preset)
-
-
-def _tokenizer(model: str | None, report: Report) -> tuple[Path | None, AnyTokenizer]:
-    from engine.data import tokenizer
-    from engine.models import sources
-
-    folder = sources.resolve(model, report) if model else sources.local("starter")
-    return folder, tokenizer.load(folder) if folder else tokenizer.estimate()
-
-
-def _plan(read: Dataset, counted: Lengths, folder: Path, cutoff: int | None) -> tuple[Facts, Plan]:
-    """The plan that these rows would get with this model, at the person's cutoff where there is one."""
-    from engine import hardware
-    from engine.advice import Facts, advise
-    from engine.models import facts
-
-    known = Facts(
-        model=facts.read(folder),
-        hardware=hardware.read(),
-        rows=len(read.examples),
-        p50=counted.percentile(50),
-        p95=counted.percentile(95),
-        p99=counted.percentile(99),
-        max=counted.max,
-        mean=counted.mean(),
-        lengths=counted.total,
-        exact=counted.exact,
-        stage=read.stage,
-        intent="identity" if read.identity else "instructions",
-    )
-    return known, advise(known, {}, {"max_length": cutoff} if cutoff else {})
-
-
-def _clean(args: argparse.Namespace, seen: Seen) -> Any:
+def _clean(args: argparse.Namespace, seen: Seen, report: Report) -> Cleaned:
     from engine.data import clean
 
     asked = [word.strip() for word in args.fix.split(",") if word.strip()]
     if asked == ["all"]:
         asked = list(dict.fromkeys(found.action for found in seen.findings if found.action))
-    for action in asked:
-        if action not in clean.ACTIONS:
-            raise FtuiError(
-                Exit.USAGE, f"there is no fix {action}", next_step="fixes: all, " + ", ".join(clean.ACTIONS)
-            )
-    return clean.clean(seen.dataset, asked, Path(args.out).expanduser(), shared.pairs(args.set, "--set"))
+    return clean.clean(
+        seen.dataset,
+        asked,
+        Path(args.out).expanduser(),
+        seen.data.values,
+        found=seen.findings,
+        progress=lambda done, total: report("looking at the copy", done, total),
+    )
 
 
-def histogram(seen: Seen, of: str, bins: int = 16) -> list[tuple[int, int, int]]:
+def histogram(counted: Lengths, of: Of, cutoff: int | None, bins: int = 16) -> list[tuple[int, int, int]]:
     """[(from, to, rows)] of a power of two of tokens, the narrowest that make at most `bins`.
 
     A few very long rows do not press all others into one bar: the last one then holds what is longer.
     """
-    nearly, longest = seen.lengths.percentile(99, of=of), seen.lengths.percentile(100, of=of)
+    nearly, longest = counted.percentile(99, of=of), counted.percentile(100, of=of)
     if longest > 3 * nearly:
         longest = nearly * 5 // 4
     if of == "whole":
-        longest = max(longest, seen.cutoff or 0)
+        longest = max(longest, cutoff or 0)
     width = 1
     while longest // width >= bins:
         width *= 2
     count = longest // width + 1
-    return seen.lengths.histogram(count, upto=count * width - 1, of=of)
+    return counted.histogram(count, upto=count * width - 1, of=of)
 
 
-def document(seen: Seen, of: str) -> dict[str, Any]:
+def document(seen: Seen, of: Of) -> dict[str, Any]:
     """Everything as JSON."""
     read, counted = seen.dataset, seen.lengths
     views = {
         view: {
             **{f"p{p}": counted.percentile(p, of=view) for p in PERCENTILES},
             "max": counted.percentile(100, of=view),
-            "histogram": [{"from": a, "to": b, "rows": n} for a, b, n in histogram(seen, view)],
+            "histogram": [{"from": a, "to": b, "rows": n} for a, b, n in histogram(counted, view, seen.cutoff)],
         }
         for view in VIEWS
     }

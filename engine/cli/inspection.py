@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from engine.cli.data import Seen
     from engine.data.clean import Cleaned
-    from engine.data.dataset import BadRow, Example
+    from engine.data.dataset import BadRow, Dataset, Example
     from engine.data.findings import Finding
+    from engine.data.lengths import Lengths, Of
 
 _BAR = 40
 _LEVELS = {"problem": ("✗ ", "bold yellow"), "warning": ("! ", "yellow"), "note": ("· ", "dim")}
@@ -26,10 +27,10 @@ _LONG = 600  # cells of the columns' names, which are foreign
 _WORDS = {"whole": "a row", "prompt": "a prompt", "completion": "an answer"}
 
 
-def show_seen(seen: Seen, of: str, log: bool) -> None:
+def show_seen(seen: Seen, of: Of, log: bool) -> None:
     """Everything but the preview."""
     _shape(seen)
-    _lengths(seen, of, log)
+    _lengths(seen.lengths, of, log, seen.cutoff)
     if seen.cutoff is not None:
         _cutoff(seen, seen.cutoff)
     for finding in seen.findings:
@@ -75,22 +76,29 @@ def _bad_rows(rows: Sequence[BadRow]) -> None:
         show.say(f"  … and {len(rows) - _BAD:,} more (--json has all)", "dim")
 
 
-def _lengths(seen: Seen, of: str, log: bool) -> None:
-    counted = seen.lengths
+def show_first(read: Dataset, counted: Lengths) -> None:
+    """A first picture while the rest is still being read."""
+    show.say(f"{_short(read.source)}   the first {len(read.examples):,} rows, {read.shape.name}", "bold")
+    _lengths(counted, "whole", False, None)
+    show.say()
+
+
+def _lengths(counted: Lengths, of: Of, log: bool, cutoff: int | None) -> None:
+    """The spread of lengths, how they were counted, and the histogram."""
     spread = "   ".join(f"p{p} {counted.percentile(p, of=of):,}" for p in data.PERCENTILES)
     show.say(f"tokens {_WORDS[of]}   {spread}   max {counted.percentile(100, of=of):,}")
-    rows = len(seen.dataset.examples)
-    sample = f", {len(counted.rows):,} of {rows:,} rows" if len(counted.rows) < rows else ""
+    counted_of = len(counted.rows)
+    sample = f", {counted_of:,} of {counted.of_rows:,} rows, evenly spread" if counted_of < counted.of_rows else ""
     exact = "exact" if counted.exact else "an estimate"
     show.say(f"{counted.tokenizer} tokenizer, {exact}{sample}{'; bars are logarithmic' if log else ''}", "dim")
-    bins = data.histogram(seen, of)
+    bins = data.histogram(counted, of, cutoff)
     most = max((count for _, _, count in bins), default=0)
     for index, (low, high, count) in enumerate(bins):
         marks = []
         if index == len(bins) - 1 and counted.percentile(100, of=of) >= high:
             marks.append("and longer")
-        if of == "whole" and seen.cutoff is not None and low <= seen.cutoff < high:
-            marks.append(f"┄┄ cutoff {seen.cutoff:,}")
+        if of == "whole" and cutoff is not None and low <= cutoff < high:
+            marks.append(f"┄┄ cutoff {cutoff:,}")
         drawn = show.bar(math.log1p(count), math.log1p(most), _BAR) if log else show.bar(count, most, _BAR)
         number = f" {count:,}" if count else ""
         show.say(f"{low:>7,} ▏{drawn}{number}{'  ' if marks else ''}{'  '.join(marks)}".rstrip())
@@ -104,7 +112,8 @@ def _cutoff(seen: Seen, cutoff: int) -> None:
         f"{cut.rows_cut:,} rows cut, {cut.lose_end:,} lose their end token, {lost}" if cut.rows_cut else "no row is cut"
     ]
     if cut.untrained:
-        lines.append(f"{cut.untrained:,} rows with nothing left to train")
+        rows = "1 row" if cut.untrained == 1 else f"{cut.untrained:,} rows"
+        lines.append(f"{rows} with nothing left to train")
     if seen.micro_batch > 1:
         padding, saved = cut.padding_fraction(seen.micro_batch), cut.packing(seen.micro_batch)
         lines.append(
@@ -118,7 +127,10 @@ def _cutoff(seen: Seen, cutoff: int) -> None:
 
 
 def _percent(fraction: float) -> str:
-    return "0 %" if not fraction else f"{fraction * 100:.1f} %" if fraction < 0.0995 else f"{fraction * 100:.0f} %"
+    """ "31 %", "0.2 %", "under 0.1 %"."""
+    if 0 < fraction < 0.0005:
+        return "under 0.1 %"
+    return f"{fraction * 100:.1f} %" if 0 < fraction < 0.0995 else f"{fraction * 100:.0f} %"
 
 
 def _finding(seen: Seen, finding: Finding) -> None:
@@ -193,6 +205,8 @@ def _piece(line: Text, piece: str, trained: bool) -> None:
 def show_cleaned(cleaned: Cleaned) -> None:
     show.say()
     show.say(
-        f"wrote {safe(cleaned.path)}: {cleaned.rows:,} rows, {cleaned.changed:,} changed, {cleaned.left_out:,} left out",
+        f"wrote {cleaned.path}: {cleaned.rows:,} rows, {cleaned.changed:,} changed, {cleaned.left_out:,} left out",
         "bold",
     )
+    for action, rows in cleaned.actions.items():
+        show.say(f"  {action:<22} {'1 row' if rows == 1 else f'{rows:,} rows'}")

@@ -27,25 +27,26 @@ def refused(said: Said, code: Exit, *words: str) -> None:
         assert word in said.err
 
 
-def test_a_file_that_was_cut_in_the_middle_names_the_line(ftui: Ftui, rows: Path) -> None:
+def test_a_file_that_was_cut_in_the_middle_names_the_line(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     text = rows.read_text(encoding="utf-8")
     rows.write_text(text[: len(text) - 20], encoding="utf-8")
-    refused(ftui("data", rows), Exit.DATA_SYNTAX, "12", rows.name)
+    refused(ftui("plan", "--data", rows, "--model", tiny_model), Exit.DATA_SYNTAX, "12", rows.name)
 
 
-def test_a_row_without_an_answer_is_named(ftui: Ftui, rows: Path) -> None:
+def test_a_row_without_an_answer_is_named_or_left_out(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     with rows.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"instruction": "And then?", "input": "", "output": ""}) + "\n")
-    refused(ftui("data", rows), Exit.DATA_ROW, "13")
-    said = ftui("data", rows, "--bad-rows", "skip", "--json")
-    assert said.code == 0
-    assert said.json["rows"] == 12
-    assert [bad["row"] for bad in said.json["skipped"]] == [13]
+    words = ("plan", "--data", rows, "--model", tiny_model)
+    refused(ftui(*words), Exit.DATA_ROW, "13", "--bad-rows skip")
+    for mode in ("skip", "repair"):
+        got = ftui(*words, "--bad-rows", mode, "--json").json
+        assert got["recipe"]["data"]["on_bad_row"] == mode
+        assert "12 rows" in got["plan"]["sentence"]
 
 
-def test_utf_16_is_called_by_its_name(ftui: Ftui, rows: Path) -> None:
+def test_utf_16_is_called_by_its_name(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     rows.write_bytes(rows.read_text(encoding="utf-8").encode("utf-16"))
-    refused(ftui("data", rows), Exit.DATA_ENCODING, "UTF-16")
+    refused(ftui("plan", "--data", rows, "--model", tiny_model), Exit.DATA_ENCODING, "UTF-16")
 
 
 def test_a_missing_file(ftui: Ftui, tmp_path: Path) -> None:
@@ -116,6 +117,10 @@ def test_usage(ftui: Ftui) -> None:
     refused(ftui("data"), Exit.USAGE, "FILE")
     refused(ftui("chat", "x", "--temperature", "-1"), Exit.USAGE, "temperature")
     refused(ftui("export", "x", "--shard-size", "huge"), Exit.USAGE, "huge")
+    refused(ftui("plan", "--preset", "identity", "--deadline", "soon"), Exit.USAGE, "soon", "2h")
+    refused(ftui("plan", "--preset", "identity", "--goal", "fame"), Exit.USAGE, "fame", "persona")
+    refused(ftui("data", "x", "--fix", "all"), Exit.USAGE, "--out")
+    refused(ftui("data", "x", "--columns", "prompt"), Exit.USAGE, "--columns")
 
 
 def test_errors_are_json_with_json(ftui: Ftui) -> None:

@@ -1,4 +1,4 @@
-"""`data`, `plan`, `models`, `presets`, `doctor`: what they say, as text and as JSON."""
+"""`plan`, `models`, `presets`, `doctor`: what they say, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -17,46 +17,6 @@ from engine.runs import directory
 from tests.engine.cli.conftest import Said
 
 Ftui = Callable[..., Said]
-
-
-def test_data_in_text(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
-    said = ftui("data", rows, "--model", tiny_model, "--cutoff", "10", "--rows", "2")
-    assert said.code == 0
-    assert "12 rows, alpaca" in said.out
-    assert "exact" in said.out
-    assert "12 rows cut, 12 lose their end token" in said.out
-    assert "▏" in said.out
-    # Trained text is marked by signs and not by colour alone, and it is the answer with its end token.
-    assert "⟦It is 1.<|im_end|>" in said.out
-    assert "row 2" in said.out
-    assert "row 3" not in said.out
-
-
-def test_data_as_json_agrees_with_the_rows(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
-    got = ftui("data", rows, "--model", tiny_model, "--json").json
-    assert (got["rows"], got["shape"], got["identity"]) == (12, "alpaca", False)
-    assert sum(one["rows"] for one in got["tokens"]["histogram"]) == 12
-    widths = {one["to"] - one["from"] for one in got["tokens"]["histogram"]}
-    assert len(widths) == 1
-    assert got["tokens"]["p50"] <= got["tokens"]["max"] < got["tokens"]["histogram"][-1]["to"]
-
-
-def test_data_of_a_preset_is_filled_with_its_own_values(ftui: Ftui, tiny_model: Path) -> None:
-    assert ftui("data", "preset:identity", "-m", tiny_model, "--json").json["placeholders"] == {}
-
-
-def test_data_without_a_model_says_that_lengths_are_estimated(ftui: Ftui, rows: Path) -> None:
-    assert "an estimate" in ftui("data", rows).out
-
-
-def test_foreign_text_in_rows_cannot_reach_the_terminal(ftui: Ftui, tmp_path: Path, tiny_model: Path) -> None:
-    path = tmp_path / "nasty.jsonl"
-    row = {"instruction": "a\x1b]0;title\x07 [bold]b[/x]", "output": "c\x1b[2J \u202ed"}
-    path.write_text(json.dumps(row), encoding="utf-8")
-    said = ftui("data", path, "-m", tiny_model)
-    assert said.code == 0
-    assert "␛]0;title␇ [bold]b[/x]" in said.out
-    assert not {"\x1b", "\x07", "\u202e"} & set(said.out)
 
 
 def test_plan_gives_each_field_with_reason_and_source(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
