@@ -46,11 +46,8 @@ def _other(draft: Draft, name: str, report: Report | None) -> Draft:
     from engine import presets
     from engine.llamafactory import Imported
 
-    if name.removeprefix("preset:") in presets.names() and not Path(name).exists():
-        choice = replace(draft.choice, preset=name.removeprefix("preset:"), edits={})
-        if not choice.data:  # the rows were those of a preset
-            choice.data, choice.values = draft.recipe.data.source, draft.recipe.data.values
-        return drafts.make(choice, report)
+    if name in presets.names() and not Path(name).exists():
+        return drafts.under_preset(draft, name)
     again = options.described(name)
     if isinstance(again, Imported):
         choice = again.choice

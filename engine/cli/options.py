@@ -143,11 +143,15 @@ def typed(given: list[str], option: str) -> dict[str, object]:
     return {name: recipe.setting(name, value) for name, value in named.items()}
 
 
-def _seconds(word: str) -> float:
+def _goal(word: str | None) -> Any:
+    return word and word.replace("-", " ")
+
+
+def _seconds(word: str | None) -> float | None:
     from engine.text import seconds_of
 
     try:
-        return seconds_of(word)
+        return seconds_of(word) if word else None
     except ValueError as error:
         raise FtuiError(Exit.USAGE, f"--deadline {word}: {error}") from None
 
@@ -165,8 +169,8 @@ def choice(args: argparse.Namespace, base: Choice | None = None) -> Choice:
         "model": args.model,
         "preset": args.preset,
         "name": args.name,
-        "goal": args.goal and args.goal.replace("-", " "),
-        "deadline": args.deadline and _seconds(args.deadline),
+        "goal": _goal(args.goal),
+        "deadline": _seconds(args.deadline),
     }
     made = replace(base, **{name: value for name, value in given.items() if value})
     made.values = {**base.values, **made.values}
@@ -226,7 +230,10 @@ def draft(args: argparse.Namespace, progress: Report | None) -> Draft:
         again.name = recipe.slug(args.name)
     again.data.values.update(pairs(args.set, "--set"))
     again.data.on_bad_row = args.bad_rows or again.data.on_bad_row
-    return drafts.from_recipe(again, edits(args), progress)
+    made = drafts.from_recipe(again, edits(args), progress)
+    if not args.goal and not args.deadline:
+        return made
+    return drafts.answer(made, _goal(args.goal), _seconds(args.deadline))
 
 
 def described(word: str) -> Recipe | Imported:

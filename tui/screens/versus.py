@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
@@ -121,7 +122,8 @@ class VersusScreen(Frame):
         self.query_one("#columns", Static).update(columns)
         self.query_one("#changes", Rows).show(lines)
         self.query_one("#effect", Static).update("")
-        self.command = f"ftui plan --against {name}" if name != ADVICE else "ftui plan --what-if FIELD=VALUE"
+        bare = shlex.quote(name.partition(" ")[2])
+        self.command = f"ftui plan --against {bare}" if name != ADVICE else "ftui plan --what-if FIELD=VALUE"
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         item = event.item

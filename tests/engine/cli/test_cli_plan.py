@@ -24,6 +24,7 @@ def test_plan_gives_each_field_with_reason_and_source(ftui: Ftui, rows: Path, ti
     assert said.code == 0
     for field in SETTING_FIELDS:
         assert field in said.out
+    assert "not used by lora: bits, double_quantization, trained_layers, beta" in said.out
     assert "you set it; advised" in said.out
     assert "weights" in said.out
     assert "activations" in said.out
@@ -50,6 +51,51 @@ def test_explain_tells_why_and_what_else(ftui: Ftui, rows: Path, tiny_model: Pat
     assert "source: " in said.out
     assert "--edit learning_rate=VALUE" in said.out
     assert ftui(*words, "nonsense").code == Exit.USAGE
+
+
+def test_the_verdict_comes_first_where_it_is_not_to_tune(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model)
+    first = ftui(*words, "--goal", "changing-facts").out.splitlines()[0]
+    assert first.startswith("do not tune: ")
+    assert "retrieval" in first
+    assert ftui(*words).out.startswith("unsure: ")
+    assert "--goal persona" in ftui(*words).out
+    assert ftui("plan", "--preset", "identity", "--model", tiny_model).out.startswith("SFT with LoRA")
+
+
+def test_goal_and_deadline_answer_the_gate_for_a_recipe_too(
+    ftui: Ftui, rows: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "again.yaml"
+    recipe_ = ftui("plan", "--data", rows, "--model", tiny_model, "--json").json["recipe"]
+    file.write_text(json.dumps(recipe_), encoding="utf-8")
+    for words in ((file,), ("--data", rows, "--model", tiny_model)):
+        gate = ftui("plan", *words, "--goal", "style", "--deadline", "1s", "--json").json["plan"]["gate"]
+        answers = {question["key"]: question for question in gate["questions"]}
+        assert answers["retrieval"]["known"]
+        assert answers["time"]["known"]
+        assert "1 s" in answers["time"]["answer"]
+
+
+def test_explain_shows_what_each_alternative_would_change(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model, "--explain")
+    got = ftui(*words, "rank", "--json").json
+    assert (got["field"], got["value"]) == ("rank", 8)
+    assert got["disagreement"]
+    larger = next(other for other in got["alternatives"] if other["value"] == 64)
+    assert larger["moves"].startswith("memory +")
+    assert larger["moves"] in ftui(*words, "rank").out
+    assert "sources differ: " in ftui(*words, "rank").out
+
+
+def test_explain_gate_and_stage(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model, "--explain")
+    said = ftui(*words, "gate").out
+    assert "Is there enough data?" in said
+    assert "Would retrieval or an API do?" in said
+    assert len(ftui(*words, "gate", "--json").json["questions"]) == 4
+    assert ftui(*words, "stage").out.startswith("stage sft")
+    assert ftui(*words, "stage", "--json").json["value"] == "sft"
 
 
 def test_a_plan_that_cannot_work_says_so_and_train_refuses(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
