@@ -1,11 +1,12 @@
-"""Reads the rows, says what is in them, counts tokens of whole rendered rows and shows what is trained.
+"""Reads the rows, says what is in them, counts tokens of whole rendered rows and
+shows what is trained. Rows that cannot be used are listed and never stop it.
+Lengths are exact with a model (--model, or the starter if it is here), else an
+estimate. Several files are mixed, by weight if you like: 'more.jsonl*0.5'.
 
-Rows that cannot be used are listed and never stop it. Lengths are exact with a model (--model, or the starter if it is
-here), else an estimate. Several files are mixed, each with a weight if you like: 'more.jsonl*0.5' (in quotes).
 examples:
   ftui data rows.jsonl
   ftui data rows.jsonl --columns prompt=question --of completion --log
-  ftui data identity.json --set name=Ada --set author=you --cutoff 256 --rows 2 --tokens
+  ftui data names.json --set name=Ada --cutoff 256 --rows 2 --tokens
   ftui data rows.jsonl --fix all --out cleaned.jsonl
 """
 

@@ -1,4 +1,4 @@
-"""Nothing is started. The same options as `ftui train`, which carries out this plan.
+"""Nothing is started. `ftui train` takes the same options and carries the plan out.
 
 examples:
   ftui plan --preset identity

@@ -1,8 +1,9 @@
-"""Without --wait it returns at once; the run goes on in the background, whatever happens to this terminal.
+"""Without --wait it returns at once; the run goes on in the background, whatever
+happens to this terminal.
 
 examples:
   ftui train --preset identity --set name=Ada --set author=you
-  ftui train --data rows.jsonl --model ./my-model --method qlora --name support-bot --wait
+  ftui train --data rows.jsonl --model ./my-model --method qlora --wait
   ftui train recipe.yaml --epochs 3
 """
 
