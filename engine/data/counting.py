@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from engine.data.tokenizer import AnyTokenizer, Tokenizer
 
 WORTH = 1_000_000  # bytes of rows; fewer are done the long way before tokie has loaded and is checked
-FIRST, SPREAD = 64, 200  # rows that are checked: the first ones, and others from all over
+SHARE, LEAST, MOST = 100, 64, 1000  # one row in so many is checked, but at least and at most so many rows
 _CHECKED = 1_000_000  # bytes of rows that are checked, about; where rows are long, they are fewer
 # What a text may begin or end with, one of each kind that tokenizers tell apart.
 _PROBES = (
@@ -241,13 +241,15 @@ def _tokie(tokenizer: Tokenizer) -> _Quick:
     special[list(tokenizer.special)] = True
 
     def joins(skeleton: Skeleton) -> bool:
-        for probe in _PROBES:
-            pieces = [piece.format(*[probe] * skeleton.texts) for piece in skeleton.pieces]
-            (whole,) = tokenizer.measure([Rendered("".join(pieces), [], special=skeleton.special)])
-            parts = tokenizer.measure([Rendered(piece, []) for piece in pieces])
-            if whole.ids != [*(lead if skeleton.special else []), *chain.from_iterable(part.ids for part in parts)]:
-                return False
-        return True
+        """True if the pieces of a row have the tokens of the whole, whatever its texts begin and end with."""
+        rows = [skeleton.written([probe] * skeleton.texts) for probe in _PROBES]
+        wholes = tokenizer.measure([Rendered("".join(row), [], special=skeleton.special) for row in rows])
+        pieces = iter(tokenizer.measure([Rendered(piece, []) for row in rows for piece in row]))
+        begin = lead if skeleton.special else []
+        return all(
+            whole.ids == [*begin, *chain.from_iterable(part.ids for part in islice(pieces, len(skeleton.pieces)))]
+            for whole in wholes
+        )
 
     skeletons = Skeletons(lambda example: _render(tokenizer, example), tokenizer.refused, joins)
     return _Quick(skeletons, lambda texts: fast.encode_batch_flat(texts, add_special_tokens=False), lead, special)
@@ -308,10 +310,10 @@ def _render(tokenizer: AnyTokenizer, example: Example) -> Sequence[Rendered]:
 
 
 def _sample(examples: Sequence[Example]) -> list[int]:
-    """Which rows are checked: the first ones and some from all over, fewer where rows are long."""
+    """Which rows are checked: a quarter are the first ones, the others from all over."""
     rows = len(examples)
-    count = min(FIRST + SPREAD, max(FIRST // 2, _CHECKED * rows // max(1, _size(examples))))
-    first = min(rows, count * FIRST // (FIRST + SPREAD))
+    count = min(max(rows // SHARE, LEAST), MOST, max(LEAST // 4, _CHECKED * rows // max(1, _size(examples))))
+    first = min(rows, count // 4)
     return sorted({*range(first), *(at * rows // (count - first) for at in range(count - first))})
 
 

@@ -33,12 +33,7 @@ if TYPE_CHECKING:
 TOKENS = 512 * 1024 * 1024  # bytes of token ids that are kept of one data set; of a larger one, only the lengths
 TOTAL = 2 * 1024 * 1024 * 1024  # bytes of all entries; those that were not used for longest go first
 _COLUMNS = ("total", "completion", "first", "end", "flags", "at", "starts", "stops")
-_PROGRAM = ("sandbox", "chat_template", "turns", "rendering", "tokenizer") + (
-    "measure",
-    "skeleton",
-    "counting",
-    "length_cache",
-)
+_PROGRAM = ("sandbox", "chat_template", "turns", "rendering", "tokenizer", "measure", "skeleton", "counting")
 _DAY = 24 * 60 * 60  # seconds
 
 
@@ -111,7 +106,9 @@ class Writer:
     def keep(self, rows: NDArray[Any], counts: NDArray[Any], ids: NDArray[Any]) -> None:
         if self._file is None:
             return
-        if (self._count + len(ids)) * self._width.itemsize > TOKENS or (self._begin[rows] >= 0).any():
+        narrow = self._width.itemsize == 2
+        too_many = (self._count + len(ids)) * self._width.itemsize > TOKENS
+        if too_many or (self._begin[rows] >= 0).any() or (narrow and ids.max(initial=0) > 0xFFFF):
             self.discard()
             return
         self._begin[rows] = self._count + counts.cumsum() - counts

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from operator import itemgetter
 
 import msgspec
 from msgspec import Struct
@@ -34,7 +35,8 @@ class Skeleton(Struct, frozen=True, eq=False):
     """One side of a rendered row with its texts left open, cut where a trained stretch begins or ends.
 
     texts     how many there are
-    pieces    for str.format(*texts); none is empty
+    literals  what is written around them
+    pieces    each a way to take its parts from [*literals, *texts]
     trained   which of them have a loss
     trimmed   texts that the template takes white space off, at both ends
     tight     texts with a cut at one of their ends that are not trimmed: they may not begin or end in white space
@@ -43,7 +45,8 @@ class Skeleton(Struct, frozen=True, eq=False):
     """
 
     texts: int
-    pieces: tuple[str, ...]
+    literals: tuple[str, ...]
+    pieces: tuple[Callable[[Sequence[str]], tuple[str, ...]], ...]
     trained: tuple[bool, ...]
     trimmed: tuple[int, ...]
     tight: tuple[int, ...]
@@ -62,7 +65,12 @@ class Skeleton(Struct, frozen=True, eq=False):
         # A text that begins with a mark ("<think>") may be what the prompt would have gone on with.
         if self.frame and any(text in self.frame or not text[0].isalnum() for text in given):
             return None
-        return [piece.format(*given) for piece in self.pieces]
+        return self.written(given)
+
+    def written(self, given: Sequence[str]) -> list[str]:
+        """The pieces of a row that has these texts, whatever they are."""
+        parts = [*self.literals, *given]
+        return ["".join(piece(parts)) for piece in self.pieces]
 
 
 class Skeletons:
@@ -115,8 +123,8 @@ class Skeletons:
             if len(made) < len(sides):
                 return None
             made = self._loosened(made, example, bare)
-            for which in range(len(_STAND_INS)):
-                for around in ("", *_AROUND):
+            for which, space in enumerate(_AROUND):
+                for around in ("", space):
                     given = [
                         text if at in made[0].tight else around + text + around
                         for at, text in enumerate(stand_ins(which))
@@ -200,27 +208,30 @@ def _open(rendered: Rendered, stand_ins: Sequence[str]) -> Skeleton | None:
     if rendered.literal or any(begin == stop for _, stop in rendered.trained for begin, _, _ in found):
         return None
     edges = [edge for span in rendered.trained for edge in span]
-    pieces: list[str] = []
+    literals: list[str] = []
+    pieces: list[list[int]] = []  # parts: a literal, or minus one minus the number of a text
     trained: list[bool] = []
-    frame = ""
     for number, (start, stop) in enumerate(pairwise([0, *edges, len(text)])):
-        piece, at = "", start
+        if start == stop:
+            continue
+        piece, at = [], start
         for begin, end, which in found:
             if begin < stop and end > start:
                 if begin < at or end > stop:
                     return None
-                frame += text[at:begin] + "\0"
-                piece += _escaped(text[at:begin]) + f"{{{which}}}"
+                piece += [len(literals), -1 - which]
+                literals.append(text[at:begin])
                 at = end
-        frame += text[at:stop]
-        piece += _escaped(text[at:stop])
-        if piece:
-            pieces.append(piece)
-            trained.append(number % 2 == 1)
+        piece.append(len(literals))
+        literals.append(text[at:stop])
+        pieces.append(piece)
+        trained.append(number % 2 == 1)
+    frame = re.sub("|".join(map(re.escape, stand_ins)), "\\0", text)
     inner = {edge for edge in edges if 0 < edge < len(text)}
     return Skeleton(
         len(stand_ins),
-        tuple(pieces),
+        tuple(literals),
+        tuple(_getter([part if part >= 0 else len(literals) - 1 - part for part in piece]) for piece in pieces),
         tuple(trained),
         trimmed=(),
         tight=tuple(which for begin, end, which in found if {begin, end} & inner),
@@ -231,15 +242,19 @@ def _open(rendered: Rendered, stand_ins: Sequence[str]) -> Skeleton | None:
     )
 
 
+def _getter(places: list[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """What takes these places of a list; always a tuple, which `itemgetter` gives for two and more."""
+    return itemgetter(*places) if len(places) > 1 else lambda parts: (parts[places[0]],)
+
+
 def _outer(text: str, skeleton: Skeleton, bare: Sequence[str], around: str) -> dict[int, str]:
     """What stands in a rendering for each text that was given in white space."""
+    names = [f"\0{at}\0" for at in range(len(bare))]
     pattern = ""
-    for part in re.split(r"(\{\d+\}|\{\{|\}\})", "".join(skeleton.pieces)):
-        if part in ("{{", "}}"):
-            pattern += re.escape(part[0])
-        elif part.startswith("{"):
-            word = re.escape(bare[int(part[1:-1])])
-            pattern += f"(?P<t{part[1:-1]}>{re.escape(around)}{word}{re.escape(around)}|{word}|\\s*{word}\\s*)"
+    for number, part in enumerate(re.split("\0(\\d+)\0", "".join(skeleton.written(names)))):
+        if number % 2:
+            word = re.escape(bare[int(part)])
+            pattern += f"(?P<t{part}>{re.escape(around)}{word}{re.escape(around)}|{word}|\\s*{word}\\s*)"
         else:
             pattern += re.escape(part)
     match = re.fullmatch(pattern, text)
@@ -256,7 +271,3 @@ def _same(rendered: Rendered, pieces: list[str] | None, skeleton: Skeleton) -> b
         at += len(piece)
     filled = Rendered("".join(pieces), spans, [], skeleton.special, skeleton.rewritten, skeleton.diverges)
     return rendered == filled
-
-
-def _escaped(literal: str) -> str:
-    return literal.replace("{", "{{").replace("}", "}}")

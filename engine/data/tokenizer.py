@@ -108,8 +108,8 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """All ids are smaller."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=0) + 1
+        """How many tokens there are."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
 
     @property
     def dated(self) -> bool:
