@@ -30,7 +30,7 @@ class Item(Protocol):
 GUTTER = 2  # cells for the cursor
 
 
-class Rows(ScrollView, can_focus=True):
+class Rows(ScrollView, can_focus=True, inherit_bindings=False):
     """Items under a cursor. Enter chooses; moving past an end moves on to the next thing on the screen."""
 
     DEFAULT_CSS = """

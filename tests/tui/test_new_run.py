@@ -13,7 +13,6 @@ from engine.draft import Choice
 from engine.hardware import Hardware
 from tests.tui.stage import seen, until
 from tui.app import FtuiApp
-from tui.screens.data import buckets
 from tui.screens.plan import reason, typed
 from tui.wizard import command
 
@@ -62,7 +61,7 @@ async def test_all_steps_by_hand(size: tuple[int, int], tiny_starter: Path, star
         await until(pilot, lambda: app.wizard.draft is not None)
         assert "30 rows, alpaca" in seen(pilot)
         assert "30 rows hold {{name}}" in seen(pilot)
-        assert "bold is trained" in seen(pilot)
+        assert "trained (bold)" in seen(pilot)
 
         # A run that would teach the model to say {{name}} does not start, and says what is missing.
         await pilot.press("enter")
@@ -118,38 +117,6 @@ async def test_why_offers_alternatives_and_takes_one(tiny_starter: Path) -> None
         assert "learning_rate" in app.wizard.draft.choice.edits  # type: ignore[union-attr]
 
 
-async def test_the_cutoff_moves_and_says_what_it_costs(tiny_starter: Path) -> None:
-    rows(Path("long.jsonl"), 60)
-    app = FtuiApp()
-    async with app.run_test(size=(80, 24)) as pilot:
-        app.wizard.begin(Choice(data="long.jsonl", values={"name": "Ada"}))
-        app.new_run("data")
-        await until(pilot, lambda: app.wizard.draft is not None and app.focused is not None)
-        assert "nothing is cut" in seen(pilot)
-        before = app.wizard.draft.plan.settings.max_length  # type: ignore[union-attr]
-        for _ in range(30):
-            await pilot.press("shift+left")
-            if "cut," in seen(pilot):
-                break
-        assert app.wizard.draft.plan.settings.max_length < before  # type: ignore[union-attr]
-        assert "end token" in seen(pilot)
-
-
-async def test_a_bad_row_is_named_and_can_be_left_out(tiny_starter: Path) -> None:
-    path = Path("bad.jsonl")
-    rows(path)
-    path.write_text(path.read_text() + '\n{"instruction": "no answer", "output": ""}\n')
-    app = FtuiApp()
-    async with app.run_test(size=(80, 24)) as pilot:
-        app.wizard.begin(Choice(data=str(path)))
-        app.new_run("data")
-        await until(pilot, lambda: app.wizard.error is not None)
-        assert "31" in seen(pilot) and "k leaves such rows out" in seen(pilot)
-        await pilot.press("k")
-        await until(pilot, lambda: app.wizard.draft is not None)
-        assert "30 rows, alpaca, 1 left out" in seen(pilot)
-
-
 async def test_a_model_that_is_not_there_is_said_beside_its_name(machine: Hardware) -> None:
     app = FtuiApp()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -159,21 +126,6 @@ async def test_a_model_that_is_not_there_is_said_beside_its_name(machine: Hardwa
         assert "✗ no such folder" in seen(pilot)
         await pilot.press("escape")
         assert "✗" not in seen(pilot)
-
-
-async def test_rows_with_markup_and_escapes_are_shown_as_they_are(tiny_starter: Path) -> None:
-    Path("evil.jsonl").write_text(
-        json.dumps({"instruction": "[@click=app.quit]x[/]", "output": "\u001b[2J[/bold] \u202e"})
-        + "\n"
-        + json.dumps({"instruction": "b", "output": "c"})
-    )
-    app = FtuiApp()
-    async with app.run_test(size=(80, 24)) as pilot:
-        app.wizard.begin(Choice(data="evil.jsonl"))
-        app.new_run("data")
-        await until(pilot, lambda: app.wizard.draft is not None)
-        assert "[@click=app.quit]x[/]" in seen(pilot) and "␛[2J[/bold]" in seen(pilot)
-        assert "\x1b" not in seen(pilot) and "\u202e" not in seen(pilot)
 
 
 async def test_escape_goes_back_step_by_step(tiny_starter: Path) -> None:
@@ -187,24 +139,6 @@ async def test_escape_goes_back_step_by_step(tiny_starter: Path) -> None:
             await until(pilot, lambda step=step: app.current_mode == f"new:{step}")
         await pilot.press("escape")
         await until(pilot, lambda: app.current_mode == "runs")
-
-
-def test_buckets_are_round_and_begin_at_the_shortest_row() -> None:
-    class Fixed:
-        total = [40, 50, 55, 60, 72]
-        max = 72
-
-        def percentile(self, _: float) -> int:
-            return 72
-
-        def histogram(self, bins: int, upto: int) -> list[tuple[int, int, int]]:
-            width = -(-(upto + 1) // bins)
-            return [
-                (low, low + width, sum(low <= n < low + width for n in self.total)) for low in range(0, upto + 1, width)
-            ]
-
-    found = buckets(Fixed(), 6)  # type: ignore[arg-type]
-    assert found == ((40, 48, 1), (48, 56, 2), (56, 64, 1), (64, 72, 0), (72, 80, 1))
 
 
 def test_reasons_are_short_and_plain() -> None:
@@ -248,22 +182,6 @@ async def test_a_preset_without_rows_asks_for_them_and_keeps_its_settings(tiny_s
         await until(pilot, lambda: app.wizard.draft is not None)
         assert app.wizard.choice is not None and app.wizard.choice.preset == "instructions"
         assert "--preset instructions" in app.screen.command and "--data" in app.screen.command  # type: ignore[attr-defined]
-
-
-async def test_own_rows_in_place_of_a_presets_leave_the_preset(tiny_starter: Path) -> None:
-    rows(Path("mine.jsonl"))
-    app = FtuiApp()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "› Identity" in seen(pilot))
-        await pilot.press("enter")
-        await until(pilot, lambda: app.wizard.draft is not None)
-        await pilot.press("d")
-        await until(pilot, lambda: "as the model sees it" in seen(pilot))
-        await pilot.press("d")
-        await until(pilot, lambda: "› mine.jsonl" in seen(pilot))
-        await pilot.press("enter")
-        await until(pilot, lambda: app.wizard.draft is not None and app.wizard.draft.choice.data is not None)
-        assert app.wizard.choice is not None and app.wizard.choice.preset is None
 
 
 async def test_what_goes_wrong_in_a_thread_is_said(machine: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:

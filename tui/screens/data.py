@@ -1,12 +1,12 @@
-"""Data: what is in the rows. Token lengths with a movable cutoff, findings, and the exact text the model will see."""
+"""Data: what is in the rows. Token lengths with a movable cutoff, findings with their fixes, and the exact text."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-from msgspec import Struct
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -14,37 +14,22 @@ from textual.content import Content
 from textual.widgets import Static
 
 from engine.errors import Exit, FtuiError
-from engine.text import safe, shorten
+from engine.text import safe
+from tui import inspection
 from tui.ask import Ask
-from tui.frame import BAD, FAINT, WARN
+from tui.frame import BAD, FAINT
+from tui.inspection import FindingLine, Of, Walk
 from tui.rows import Rows
+from tui.screens import fixing
 from tui.widgets.histogram import Histogram
 from tui.widgets.preview import MaskedPreview
 from tui.wizard import Step, progress_words
 
 if TYPE_CHECKING:
-    from engine.data.lengths import Lengths
     from engine.draft import Draft
 
 CUTOFF_STEP = 8  # tokens; a multiple of 8 keeps tensor shapes that GPUs like
-ROWS_SHOWN = 6  # row numbers named in a finding before "…"
-
-
-class FindingLine(Struct, frozen=True):
-    key: str
-    level: str
-    message: str
-    fix: str
-    rows: tuple[int, ...]
-
-    def line(self, width: int) -> Content:
-        glyph, colour = ("!", WARN) if self.level == "problem" else ("·", FAINT)
-        numbers = ", ".join(map(str, self.rows[:ROWS_SHOWN])) + (" …" if len(self.rows) > ROWS_SHOWN else "")
-        detail = f"  rows {numbers}" if numbers else ""
-        message = shorten(self.message, width - 2)
-        return Content.assemble(
-            (glyph, colour), " ", message, (shorten(detail, max(0, width - 2 - len(message))), FAINT)
-        )
+FEW_BARS, MANY_BARS, TALL = 5, 12, 30  # bars of the histogram on a low and on a tall screen, and where tall begins
 
 
 class DataScreen(Step):
@@ -55,23 +40,40 @@ class DataScreen(Step):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     HELP = (
         "Lengths are counted on whole rows as the model will see them, chat template included. Rows longer than the cutoff "
-        "are cut; a row that loses its end token teaches the model never to stop. Bold text in the preview is trained."
+        "are cut; a row that loses its end token teaches the model never to stop. Findings have a fix: f applies it, to "
+        "a cleaned copy where rows change, never to your file. Bold text in the preview is trained."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "plan", "Plan", id="data.plan", tooltip="Go on to the plan"),
-        Binding("f", "fill", "Fill in", id="data.fill", tooltip="Say what stands in for {{placeholders}}"),
-        Binding("k", "skip", "Leave bad rows out", id="data.skip", tooltip="Leave out rows that cannot be used"),
-        Binding("n", "row(1)", "Next row", id="data.next-row", tooltip="Preview the next row"),
-        Binding("b", "row(-1)", "Row before", show=False, id="data.row-before"),
-        Binding("g", "go_to_row", "Go to row", show=False, id="data.go-to-row"),
-        Binding("m", "mapping", "Mapping", id="data.mapping", tooltip="Say how columns become prompt and answer"),
-        Binding("d", "other", "Other rows", id="data.other", tooltip="Choose other rows"),
+        Binding(
+            "f", "fix", "Fix", id="data.fix", tooltip="Fix what was found: fill in, leave out, write a cleaned copy"
+        ),
+        Binding("space", "mark", "Mark", show=False, id="data.mark", tooltip="Mark a finding for the cleaned copy"),
+        Binding("s", "bad_rows('skip')", "Skip bad rows", id="data.skip", tooltip="Leave out rows that cannot be used"),
+        Binding("r", "bad_rows('repair')", "Repair", id="data.repair", tooltip="Mend rows whose meaning is plain"),
+        Binding("p", "read", "Read", id="data.read", tooltip="Give the whole screen to the text, and take it back"),
+        Binding("m", "mapping", "Mapping", id="data.mapping", tooltip="Say which column plays which role"),
+        Binding(
+            "t", "view", "Row, prompt, answer", show=False, id="data.view", tooltip="Lengths of row, prompt, answer"
+        ),
+        Binding("l", "log", "Log counts", show=False, id="data.log", tooltip="Logarithmic or linear counts"),
+        Binding("o", "tokens", "Tokens", show=False, id="data.tokens", tooltip="Show where each token begins"),
+        Binding("n", "row(1)", "Next row", show=False, id="data.next-row", tooltip="Preview the next row"),
+        Binding("b", "row(-1)", "Row before", show=False, id="data.row-before", tooltip="Preview the row before"),
+        Binding("g", "go_to_row", "Go to row", show=False, id="data.go-to-row", tooltip="Preview a row by its number"),
+        Binding("d", "other", "Other rows", show=False, id="data.other", tooltip="Choose other rows, or mix more in"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._drawn: object = None  # the lengths that the histogram shows
-        self._row = 0  # index of the example in the preview
+        self._read: object = None  # what the preview shows
+        self._of: Of = "whole"
+        self._log = False
+        self._tokens = False
+        self._index = 0  # of the example in the preview
+        self._walk: Walk | None = None  # through the rows of a finding
+        self.marked: set[str] = set()  # actions that go into the cleaned copy
 
     def body(self) -> ComposeResult:
         yield Static("", id="summary", markup=False)
@@ -80,11 +82,13 @@ class DataScreen(Step):
         with Horizontal(id="columns"):
             with Vertical(id="left"):
                 yield Histogram(step=CUTOFF_STEP, id="histogram")
+                yield Static("", id="costs", markup=False)
                 yield Rows(
                     id="findings",
                     verb="Look",
-                    help="What was found in the rows. Enter shows its rows one after the other.",
+                    help="What was found in the rows. Enter goes through its rows, n and b step, f fixes it, space marks it.",
                 )
+                yield Static("", id="detail", markup=False)
             with Vertical(id="right"):
                 yield Static("", id="row", markup=False)
                 yield MaskedPreview(id="preview")
@@ -99,132 +103,189 @@ class DataScreen(Step):
     def before(self) -> str:
         return "source"
 
+    def on_resize(self, event: events.Resize) -> None:
+        self._drawn = None
+        self.call_after_refresh(self.drafted)
+
     # showing ----------------------------------------------------------------------------------------------------
 
     def drafted(self) -> None:
         draft, problem = self.wizard.draft, self.wizard.error
-        for part in ("#columns", "#stats"):
-            self.query_one(part).display = draft is not None
+        self.query_one("#columns").display = draft is not None
+        self.query_one("#stats").display = draft is not None and not self.has_class("-reading")
         if draft is None:
             self.set_focus(None)  # what has the focus is not there to be seen
+            self._walk = None
         error = self.query_one("#error", Static)
-        error.display = problem is not None
+        error.display = problem is not None and draft is None
         summary = self.query_one("#summary", Static)
-        if problem is not None:
+        if draft is not None:
+            self._show(draft)
+        elif problem is not None:
             summary.update(Content.styled(self._source(), "bold"))
-            error.update(self._problem(problem))
-        elif draft is None:
+            error.update(_problem(problem))
+        else:
             summary.update(
                 Content.assemble((self._source(), "bold"), (f"   {progress_words(self.wizard.progress)}", FAINT))
             )
-        else:
-            self._show(draft)
         self.refresh_bindings()
-
-    def _problem(self, problem: FtuiError) -> Content:
-        lines = [Content.styled(f"✗ {safe(problem.cause)}", BAD)]
-        lines += [Content(f"  {safe(line)}") for line in (problem.where, problem.next_step) if line]
-        if problem.code == Exit.DATA_ROW:
-            lines.append(Content.styled("  k leaves such rows out and counts them; escape chooses other rows", FAINT))
-        elif problem.code == Exit.DATA_SHAPE:
-            lines.append(
-                Content.styled("  m says how columns become prompt and answer; escape chooses other rows", FAINT)
-            )
-        else:
-            lines.append(Content.styled("  escape goes back", FAINT))
-        return Content("\n").join(lines)
 
     def _source(self) -> str:
         choice = self.wizard.choice
         if choice is None:
             return ""
-        return safe(Path(choice.data).name if choice.data else f"preset {choice.preset}")
+        name = safe(Path(choice.data).name or choice.data) if choice.data else f"preset {safe(choice.preset)}"
+        return name + (f" + {len(choice.more)} more" if choice.more else "")
 
     def _show(self, draft: Draft) -> None:
-        rows = len(draft.dataset.examples)
-        skipped = f", {len(draft.dataset.skipped)} left out" if draft.dataset.skipped else ""
-        exact = "exact" if draft.lengths.exact else "an estimate"
-        self.query_one("#summary", Static).update(
-            Content.assemble(
-                (self._source(), "bold"),
-                f"   {rows:,} rows, {draft.dataset.shape.name}{skipped}",
-                (f"   tokens by {shorten(safe(draft.facts.name), 24)}, {exact}", FAINT),
-            )
-        )
-        cutoff = draft.plan.settings.max_length
+        self.query_one("#summary", Static).update(self._summary(draft))
         counted = draft.lengths
         histogram = self.query_one(Histogram)
-        if self._drawn is not counted:
-            self._drawn = counted
-            self.query_one("#stats", Static).update(stats(counted))
-            histogram.buckets = buckets(counted, 6 if self.app.size.height < 30 else 12)
+        if self._drawn != (id(counted), self._of, self._log):
+            self._drawn = (id(counted), self._of, self._log)
+            self.query_one("#stats", Static).update(inspection.stats(counted, self._of, self._log))
+            bars = FEW_BARS if self.app.size.height < TALL else MANY_BARS
+            histogram.buckets = inspection.buckets(counted, bars, self._of)
+            histogram.logarithmic = self._log
             histogram.most = draft.facts.context
             if self.focused is None:
                 histogram.focus()
-        histogram.cutoff = cutoff
-        histogram.caption = caption(counted, cutoff, draft.plan.settings.micro_batch)
-        findings = [
-            FindingLine(f"{index} {f.kind}", f.level, safe(f.message), safe(f.fix), tuple(f.rows))
-            for index, f in enumerate(draft.findings)
-        ]
-        self.query_one("#findings", Rows).show(findings)
+        costs = inspection.costs(draft)
+        histogram.cutoff = draft.plan.settings.max_length
+        wide = self.has_class("-wide")
+        histogram.caption = costs.short if wide else costs.caption(histogram.caption_room)
+        self.query_one("#costs", Static).update(costs.block() if wide else costs.line())
+        findings = self.query_one("#findings", Rows)
+        findings.show(inspection.finding_lines(draft.findings, self.marked))
+        findings.display = bool(draft.findings)
+        self._detail()
         self._preview(draft)
 
-    def _preview(self, draft: Draft) -> None:
-        from engine.data import preview
+    def _summary(self, draft: Draft) -> Content:
+        rows = len(draft.dataset.examples)
+        if inspection.partial(draft):
+            words = f"   first {rows:,} rows; {progress_words(self.wizard.progress)}"
+            return Content.assemble((self._source(), "bold"), words)
+        bad = len(draft.dataset.skipped)
+        left = f", {bad:,} left out" if bad else ""
+        counted = "exact tokens" if draft.lengths.exact else "tokens estimated"
+        return Content.assemble(
+            (self._source(), "bold"),
+            f"   {rows:,} rows, {draft.dataset.shape.name}{left}",
+            (f"   {counted} by {safe(draft.facts.name)}", FAINT),
+        )
 
+    def _detail(self) -> None:
+        """Example and fix of the finding under the cursor, while the list has the focus."""
+        findings, detail = self.query_one("#findings", Rows), self.query_one("#detail", Static)
+        item = findings.current
+        detail.display = findings.has_focus and isinstance(item, FindingLine)
+        if isinstance(item, FindingLine):
+            detail.update(item.detail(max(20, findings.size.width - 4), 0 if self.has_class("-wide") else 2))
+
+    def _preview(self, draft: Draft) -> None:
         examples = draft.dataset.examples
         if not examples:
             return
-        self._row %= len(examples)
-        example = examples[self._row]
-        self.query_one("#row", Static).update(
-            Content.assemble(
-                (f"row {example.row:,}", "bold"),
-                (f" of {len(examples):,}, as the model sees it; bold is trained", FAINT),
-            )
-        )
-        self.query_one(MaskedPreview).show(preview.pieces(example, draft.tokenizer))
+        self._index %= len(examples)
+        now = (id(examples), self._index, self._tokens, draft.plan.settings.max_length, self._walk, self.size)
+        if self._read == now:
+            return
+        example = examples[self._index]
+        self.query_one("#row", Static).update(inspection.row_words(draft, self._index, example, self._walk))
+        preview = self.query_one(MaskedPreview)
+        try:
+            sides = inspection.sides(draft, example, self._tokens)
+        except FtuiError as error:
+            sides = [("", [(safe(error.cause), "cut")])]
+        preview.show(sides, stay=isinstance(self._read, tuple) and self._read[:2] == now[:2])
+        self._read = now
 
-    # acting -----------------------------------------------------------------------------------------------------
+    # moving -----------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        wizard = self.wizard
+        draft, error = self.wizard.draft, self.wizard.error
         match action:
-            case "plan" | "row" | "go_to_row":
-                return wizard.draft is not None
-            case "fill":
-                return wizard.draft is not None and bool(
-                    wizard.draft.dataset.placeholders or wizard.draft.dataset.filled
-                )
-            case "skip":
-                return wizard.error is not None and wizard.error.code == Exit.DATA_ROW
+            case "plan" | "row" | "go_to_row" | "read" | "log" | "view" | "tokens":
+                return draft is not None
+            case "mark":
+                return fixing.current(self) is not None
+            case "fix":
+                return draft is not None and bool(draft.findings or draft.dataset.filled)
+            case "bad_rows":
+                bad = draft is not None and bool(draft.dataset.skipped) and draft.choice.on_bad_row != parameters[0]
+                return bad or (draft is None and error is not None and error.code == Exit.DATA_ROW)
             case "mapping":
-                return wizard.draft is not None or (wizard.error is not None and wizard.error.code == Exit.DATA_SHAPE)
+                return draft is not None or (error is not None and error.code in (Exit.DATA_SHAPE, Exit.DATA_ROW))
         return True
 
     def action_plan(self) -> None:
-        self.go("plan")
+        if self.wizard.draft is not None and inspection.partial(self.wizard.draft):
+            self.notice("the plan waits until every row is counted", seconds=5)
+        else:
+            self.go("plan")
 
     def action_other(self) -> None:
         self.go("source")
 
+    def action_previous(self) -> None:
+        """Escape: out of the large preview, out of a finding's rows, then a step back."""
+        if self.has_class("-reading"):
+            self.action_read()
+        elif self._walk is not None:
+            self._walk = None
+            self.drafted()
+        else:
+            super().action_previous()
+
+    def action_view(self) -> None:
+        if (draft := self.wizard.draft) is not None:
+            names = [name for name, _ in inspection.views(draft.lengths)]
+            self._of = names[(names.index(self._of) + 1) % len(names)] if self._of in names else names[0]
+            self._show(draft)
+
+    def action_log(self) -> None:
+        self._log = not self._log
+        self.drafted()
+
+    def action_tokens(self) -> None:
+        self._tokens = not self._tokens
+        self.drafted()
+
+    def action_read(self) -> None:
+        self.toggle_class("-reading")
+        self.drafted()
+        self.query_one("#preview" if self.has_class("-reading") else "#histogram").focus()
+
     def action_row(self, step: int) -> None:
-        if self.wizard.draft is not None:
-            self._row += step
-            self._preview(self.wizard.draft)
+        draft = self.wizard.draft
+        if draft is None:
+            return
+        if self._walk is None:
+            self._index += step
+        else:
+            self._walk = self._walk.step(step)
+            self._index = self._at(self._walk.row)
+        self._preview(draft)
 
     def action_go_to_row(self) -> None:
-        self.query_one(Ask).ask("row", "", lambda text: self._look_at(int(text)))
+        self.query_one(Ask).ask("row", "", self._look_at_typed, "its number", short=True)
 
-    def _look_at(self, number: int) -> None:
-        """Preview the row with this number. Raises ValueError where there is none."""
+    def _look_at_typed(self, text: str) -> None:
+        if not text.replace(",", "").isdecimal():
+            raise ValueError("type the number of a row")
+        self._index = self._at(int(text.replace(",", "")))
+        self._walk = None
+        self.drafted()
+
+    def _at(self, number: int) -> int:
+        """The index of the example with this row number. Raises ValueError where there is none."""
         draft = self.wizard.draft
-        rows = [example.row for example in draft.dataset.examples] if draft else []
-        if number not in rows or draft is None:
-            raise ValueError(f"there is no row {number}")
-        self._row = rows.index(number)
-        self._preview(draft)
+        examples = draft.dataset.examples if draft is not None else []
+        index = bisect_left(examples, number, key=lambda example: example.row)
+        if index == len(examples) or examples[index].row != number:
+            raise ValueError(f"there is no row {number:,} among those that are used")
+        return index
 
     def on_histogram_cutoff_changed(self, event: Histogram.CutoffChanged) -> None:
         if (draft := self.wizard.draft) is None:
@@ -234,107 +295,62 @@ class DataScreen(Step):
         except FtuiError as error:
             self.error(error)
 
+    # findings ---------------------------------------------------------------------------------------------------
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        self._detail()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self._detail()
+
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
-        item = event.item
-        if isinstance(item, FindingLine) and item.rows:
-            draft = self.wizard.draft
-            shown = draft.dataset.examples[self._row].row if draft else 0
-            # Enter again walks through the rows of a finding.
-            after = item.rows.index(shown) + 1 if shown in item.rows else 0
-            try:
-                self._look_at(item.rows[after % len(item.rows)])
-            except ValueError as error:
-                self.notice(str(error), "warning", seconds=5)
-        elif isinstance(item, FindingLine):
+        """Enter goes to the first row of a finding, and then from one to the next."""
+        item, draft = event.item, self.wizard.draft
+        if not isinstance(item, FindingLine) or draft is None:
+            return
+        if item.kind in fixing.BAD_ROWS:
+            fixing.show_bad_rows(self, draft)
+        elif not item.count or not item.rows:
             self.notice(item.fix or item.message)
+        else:
+            if self._walk is not None and self._walk.key == item.key:
+                self._walk = self._walk.step(1)
+            else:
+                found = draft.findings[int(item.key.partition(" ")[0])]
+                self._walk = Walk(item.key, found.rows, 0)
+            try:
+                self._index = self._at(self._walk.row)
+            except ValueError as error:
+                self._walk = None
+                self.notice(str(error), "warning", seconds=5)
+            self._preview(draft)
 
-    def action_skip(self) -> None:
-        self.wizard.begin(msgspec.structs.replace(self.wizard.picked(), on_bad_row="skip"))
+    def action_mark(self) -> None:
+        item = fixing.current(self)
+        if item is not None:
+            self.marked ^= {item.action}
+            self.drafted()
 
-    def action_fill(self) -> None:
-        """Ask for the value of each placeholder, one after the other."""
-        if (draft := self.wizard.draft) is not None:
-            names = sorted({**draft.dataset.placeholders, **draft.dataset.filled})
-            fill_values(self, names, dict(draft.recipe.data.values))
+    def action_fix(self) -> None:
+        fixing.fix(self)
+
+    def action_bad_rows(self, what: str) -> None:
+        fixing.bad_rows(self, what)
 
     def action_mapping(self) -> None:
-        ask = self.query_one(Ask)
-        choice = self.wizard.picked()
+        from tui.screens.mapping import MappingScreen
 
-        def completion(prompt: str) -> None:
-            if not prompt:
-                self.wizard.begin(msgspec.structs.replace(choice, prompt=None, completion=None))
-                return
-            ask.ask("answer", choice.completion or "", lambda text: done(prompt, text), "as in {summary}")
-
-        def done(prompt: str, text: str) -> None:
-            if not text:
-                raise ValueError("the answer needs a template too")
-            self.wizard.begin(msgspec.structs.replace(choice, prompt=prompt, completion=text))
-
-        ask.ask("prompt", choice.prompt or "", completion, "as in Summarise: {dialogue}")
+        self.app.push_screen(MappingScreen(self))
 
 
-def fill_values(screen: Step, names: list[str], values: dict[str, str]) -> None:
-    """Ask for each placeholder's value, then make the draft anew."""
-    ask = screen.query_one(Ask)
-
-    def take(text: str) -> None:
-        if not text:
-            raise ValueError("this cannot be empty")
-        values[names[0]] = text
-        rest = names[1:]
-        if rest:
-            fill_values(screen, rest, values)
-        else:
-            screen.wizard.begin(msgspec.structs.replace(screen.wizard.picked(), values=values))
-
-    ask.ask(names[0], values.get(names[0], ""), take)
-
-
-def buckets(lengths: Lengths, most: int) -> tuple[tuple[int, int, int], ...]:
-    """At most `most` buckets (from, to, rows) of a round width, from the shortest row on.
-
-    A few very long rows do not flatten all others into one bar: the last bucket then holds what is longer.
-    """
-    longest = lengths.max if lengths.max <= 3 * lengths.percentile(99) else lengths.percentile(99) * 5 // 4
-    shortest = min(lengths.total, default=0)
-    width = 2
-    while longest // width - shortest // width >= most:
-        width *= 2
-    count = longest // width + 1
-    return tuple(lengths.histogram(count, width * count - 1)[shortest // width :])
-
-
-def stats(lengths: Lengths) -> Content:
-    """The spread of lengths in one line: whole rows, and the part of them that is trained."""
-    parts: list[str | tuple[str, str]] = [("tokens a row", FAINT)]
-    for name, value in (
-        ("p50", lengths.percentile(50)),
-        ("p95", lengths.percentile(95)),
-        ("p99", lengths.percentile(99)),
-        ("max", lengths.max),
-    ):
-        parts += [(f"  {name} ", FAINT), (f"{value:,}", "bold")]
-    trained = sorted(lengths.completion)
-    if trained:
-        parts += [("   trained  p50 ", FAINT), (f"{trained[(len(trained) - 1) // 2]:,}", "bold")]
-        parts += [("  max ", FAINT), (f"{trained[-1]:,}", "bold")]
-    return Content.assemble(*parts)
-
-
-def caption(lengths: Lengths, cutoff: int, micro_batch: int) -> str:
-    """What the cutoff costs, in words."""
-    cut = lengths.at(cutoff)
-    if cut.rows_cut:
-        words = f"{cut.rows_cut:,} row{'s' if cut.rows_cut != 1 else ''} cut"
-        if cut.lose_end:
-            words += f", {cut.lose_end:,} lose{'s' if cut.lose_end == 1 else ''} the end token"
-        if cut.untrained:
-            words += f", {cut.untrained:,} with nothing left to train"
-        elif cut.trained_lost_fraction >= 0.0005:
-            words += f", {cut.trained_lost_fraction:.1%} of trained tokens"
-    else:
-        words = "nothing is cut"
-    padding = cut.padding_fraction(micro_batch)
-    return words + (f"; {padding:.0%} padding in batches of {micro_batch}" if micro_batch > 1 else "")
+def _problem(problem: FtuiError) -> Content:
+    """What is wrong with the rows, and which key mends it (in place of the option that the command line has for it)."""
+    keys = {
+        Exit.DATA_ROW: "s leaves such rows out and counts them, r mends what can be mended; escape chooses other rows",
+        Exit.DATA_SHAPE: "m says which column is what; escape chooses other rows",
+    }
+    lines = [Content.styled(f"✗ {safe(problem.cause)}", BAD)]
+    lines += [Content(f"  {safe(problem.where)}")] if problem.where else []
+    lines += [Content(f"  {safe(problem.next_step)}")] if problem.next_step and problem.code not in keys else []
+    lines.append(Content.styled("  " + keys.get(problem.code, "escape chooses other rows"), FAINT))
+    return Content("\n").join(lines)

@@ -39,7 +39,10 @@ def bar(count: float, most: float, width: int, *, cut: bool = False, log: bool =
 def rows(
     buckets: Sequence[Bucket], cutoff: int | None, caption: str, width: int, *, log: bool = False
 ) -> list[list[tuple[str, Role]]]:
-    """One row a bucket, and the cutoff line after the last bucket that begins below it: lists of (text, role)."""
+    """One row a bucket, and the cutoff line after the last bucket that begins below it: lists of (text, role).
+
+    A last bucket that is wider than the others has a + behind its number.
+    """
     if not buckets:
         return []
     most = max(count for _, _, count in buckets)
@@ -48,13 +51,14 @@ def rows(
     room = max(1, width - label_width - 2 - count_width)
     after = None if cutoff is None else sum(1 for low, _, _ in buckets if low < cutoff)
     found: list[list[tuple[str, Role]]] = []
-    for number, (low, _, count) in enumerate(buckets):
+    for number, (low, high, count) in enumerate(buckets):
         if number == after:
             found.append(_line(cutoff or 0, caption, label_width, width))
         beyond = after is not None and number >= after
+        plus = "+" if high - low > buckets[0][1] - buckets[0][0] else " "
         found.append(
             [
-                (f"{low:>{label_width},} ", "label"),
+                (f"{low:>{label_width},}{plus}", "label"),
                 ("▏", "label"),
                 (bar(count, most, room, cut=beyond, log=log), "cut" if beyond else "kept"),
                 (f" {count:,}" if count else "", "count"),
@@ -104,7 +108,7 @@ class Histogram(Widget, can_focus=True):
 
     cutoff: reactive[int | None] = reactive(None)
     caption: reactive[str] = reactive("")
-    log: reactive[bool] = reactive(False)
+    logarithmic: reactive[bool] = reactive(False)
     buckets: reactive[tuple[Bucket, ...]] = reactive((), layout=True)
 
     class CutoffChanged(Message):
@@ -138,7 +142,7 @@ class Histogram(Widget, can_focus=True):
 
     def render(self) -> Content:
         lines = []
-        for row in rows(self.buckets, self.cutoff, safe(self.caption), self.content_size.width, log=self.log):
+        for row in rows(self.buckets, self.cutoff, safe(self.caption), self.content_size.width, log=self.logarithmic):
             parts = ((text, self.get_visual_style(f"histogram--{role}")) for text, role in row if text)
             lines.append(Content.assemble(*parts))
         return Content("\n").join(lines)

@@ -1,10 +1,11 @@
-"""The exact text the model will see: trained tokens bright, context dim, special tokens marked."""
+"""The exact text the model will see: trained text bright, context dim, special tokens and token boundaries marked."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from itertools import groupby
+from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -14,55 +15,124 @@ from textual.widgets import Static
 from engine.text import safe
 
 Piece = tuple[str, bool]  # text, has a loss?
+Token = tuple[str, bool, bool]  # text, has a loss?, special?
+Role = Literal["title", "trained", "context", "special", "special-trained", "mark", "cut"]
+Segment = tuple[str, Role]  # safe text, how it is drawn
+Side = tuple[str, list[Segment]]  # title ("" for none), text
+BOUNDARY = "▏"
+MOST = 40_000  # characters drawn of one side; what is longer is counted
 # How the common templates write special tokens: <|im_start|>, <s>, [INST], <<SYS>>, <start_of_turn>, <｜User｜>.
 _SPECIAL = re.compile(
     r"<[|｜][^|｜<>\s]{1,40}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad)>"
 )
 
 
-def runs(pieces: Sequence[Piece]) -> list[tuple[str, bool, bool]]:
-    """Pieces as (safe text, trained, special); line feeds stay, each with a visible ⏎ before it."""
-    found = []
+def of_pieces(pieces: Sequence[Piece]) -> list[Segment]:
+    """Pieces as safe text with roles; line feeds stay, each with a visible ⏎ before it."""
+    found: list[Segment] = []
     for text, trained in pieces:
         begin = 0
         for match in _SPECIAL.finditer(text):
-            found.append((text[begin : match.start()], trained, False))
-            found.append((match.group(), trained, True))
+            found.append((_shown(text[begin : match.start()]), _role(trained, False)))
+            found.append((_shown(match.group()), _role(trained, True)))
             begin = match.end()
-        found.append((text[begin:], trained, False))
-    return [
-        (safe(text, newlines=True).replace("\n", "⏎\n"), trained, special) for text, trained, special in found if text
-    ]
+        found.append((_shown(text[begin:]), _role(trained, False)))
+    return [(text, role) for text, role in found if text]
+
+
+def of_tokens(tokens: Sequence[Token], cutoff: int | None = None, *, boundaries: bool = True) -> list[Segment]:
+    """Tokens as safe text with roles.
+
+    cutoff      what stands at this token and later is drawn as cut off, with a line of words where it begins
+    boundaries  a thin mark before each token
+    """
+    kept = tokens if cutoff is None else tokens[:cutoff]
+    found: list[Segment] = []
+    if boundaries:
+        for text, trained, special in kept:
+            found += [(BOUNDARY, "mark"), (_shown(text), _role(trained, special))]
+    else:
+        for (trained, special), group in groupby(kept, lambda token: token[1:]):
+            found.append((_shown("".join(text for text, _, _ in group)), _role(trained, special)))
+    if cutoff is not None and (lost := tokens[cutoff:]):
+        found.append((f"\n┄┄┄┄ cut here: {len(lost):,} tokens more\n", "mark"))
+        found.append((_shown("".join(text for text, _, _ in lost)), "cut"))
+    return found
+
+
+def as_above(sides: Sequence[Side]) -> list[Side]:
+    """Sides of a pair with the prompt written once: where a later side begins as the first does, it says so."""
+    if len(sides) < 2:
+        return list(sides)
+    first = sides[0][1]
+    found = [sides[0]]
+    for title, segments in sides[1:]:
+        same = 0
+        while (
+            same < min(len(first), len(segments)) and first[same] == segments[same] and "trained" not in first[same][1]
+        ):
+            same += 1
+        found.append((title, [("⋯ the same prompt\n", "mark"), *segments[same:]] if same else segments))
+    return found
+
+
+def _shown(text: str) -> str:
+    return safe(text, newlines=True).replace("\n", "⏎\n")
+
+
+def _role(trained: bool, special: bool) -> Role:
+    if special:
+        return "special-trained" if trained else "special"
+    return "trained" if trained else "context"
+
+
+def _at_most(segments: Sequence[Segment], most: int) -> list[Segment]:
+    """The first `most` characters, and how many there are beyond them."""
+    whole = sum(len(text) for text, _ in segments)
+    if whole <= most:
+        return list(segments)
+    found: list[Segment] = []
+    for text, role in segments:
+        if most <= 0:
+            break
+        found.append((text[:most], role))
+        most -= len(text)
+    shown = sum(len(text) for text, _ in found)
+    return [*found, (f"\n⋯ and {whole - shown:,} characters more", "mark")]
 
 
 class MaskedPreview(VerticalScroll):
-    """One example as the model will see it. `show` takes pieces straight from the data: they are made safe here."""
+    """One example as the model will see it, or the two sides of a pair one below the other.
+
+    `show` takes what `of_pieces` and `of_tokens` give: foreign text is made safe there.
+    """
 
     DEFAULT_CSS = """
     MaskedPreview {
         height: 1fr;
 
         & > Static { width: 1fr; height: auto; }
+        & > .masked--title { color: $foreground; text-style: bold; }
         & > .masked--trained { color: $foreground; text-style: bold; }
         & > .masked--context { color: $foreground 55%; }
         & > .masked--special { color: $accent; text-style: none; }
         & > .masked--special-trained { color: $accent; text-style: bold; }
+        & > .masked--mark { color: $warning; }
+        & > .masked--cut { color: $foreground 45%; text-style: strike; }
     }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "masked--trained",
-        "masked--context",
-        "masked--special",
-        "masked--special-trained",
+        f"masked--{role}" for role in ("title", "trained", "context", "special", "special-trained", "mark", "cut")
     }
     HELP = (
         "One row exactly as the model will see it. Bold text is trained: the model learns to write it. "
-        "The rest is context it only reads. Marks like <|im_end|> are special tokens, ⏎ is a line feed."
+        "The rest is context it only reads. Marks like <|im_end|> are special tokens, ⏎ is a line feed. "
+        "↑ and ↓ scroll."
     )
 
-    def __init__(self, pieces: Sequence[Piece] = (), *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(self, sides: Sequence[Side] = (), *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self._pieces = list(pieces)
+        self._sides = list(sides)
 
     def compose(self) -> ComposeResult:
         yield Static(markup=False)
@@ -70,23 +140,35 @@ class MaskedPreview(VerticalScroll):
     def on_mount(self) -> None:
         self._draw()
 
-    def show(self, pieces: Sequence[Piece]) -> None:
-        """Show another example, from its beginning."""
-        if list(pieces) == self._pieces:
+    def show(self, sides: Sequence[Side], *, stay: bool = False) -> None:
+        """Show another example, from its beginning; `stay` where the same one is drawn otherwise."""
+        if list(sides) == self._sides:
             return
-        self._pieces = list(pieces)
+        self._sides = list(sides)
         if self.is_mounted:
             self._draw()
-            self.scroll_home(animate=False)
+            if not stay:
+                self.scroll_home(animate=False)
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        if self._pieces and self.is_mounted:
+        if self._sides and self.is_mounted:
             self._draw()
 
     def _draw(self) -> None:
         parts = []
-        for text, trained, special in runs(self._pieces):
-            name = ("special-trained" if trained else "special") if special else ("trained" if trained else "context")
-            parts.append((text, self.get_visual_style(f"masked--{name}")))
+        for number, (title, segments) in enumerate(as_above(self._sides)):
+            if title:
+                parts.append((("\n\n" if number else "") + safe(title) + "\n", self._style("title")))
+            parts += [(text, self._style(role)) for text, role in _at_most(segments, MOST)]
         self.query_one(Static).update(Content.assemble(*parts))
+
+    def _style(self, role: Role):  # type: ignore[no-untyped-def]
+        return self.get_visual_style(f"masked--{role}")
+
+    def action_scroll_up(self) -> None:
+        """At the top, move on to the thing before."""
+        if self.scroll_offset.y == 0:
+            self.screen.focus_previous()
+        else:
+            super().action_scroll_up()

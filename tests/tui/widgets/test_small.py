@@ -1,4 +1,4 @@
-"""The smaller widgets: memory bar, masked preview, meters, sparkline, answers, phases, log tail, choice."""
+"""The smaller widgets: memory bar, meters, sparkline, answers, phases, log tail, choice."""
 
 from __future__ import annotations
 
@@ -69,38 +69,6 @@ async def test_each_part_has_its_own_glyph_name_and_size() -> None:
         assert "nothing" not in text
         assert text.splitlines()[0].endswith("1.8 GB of 4.0 GB")
         assert {"█", "▓", "▒", "░", "·"} <= set(text.splitlines()[0])
-
-
-# masked preview -------------------------------------------------------------------------------------------------
-
-
-def test_special_tokens_are_told_apart_and_line_feeds_are_seen() -> None:
-    found = preview.runs([("<|im_start|>user\nHi<|im_end|>\n", False), ("Yes<|im_end|>", True)])
-    assert found == [
-        ("<|im_start|>", False, True),
-        ("user⏎\nHi", False, False),
-        ("<|im_end|>", False, True),
-        ("⏎\n", False, False),
-        ("Yes", True, False),
-        ("<|im_end|>", True, True),
-    ]
-    assert [
-        special for text, _, special in preview.runs([("[INST] <s>a <b> | x </s>", False)]) if text in ("[INST]", "<s>")
-    ]
-    assert ("<b>", False, True) not in preview.runs([("<b>", False)])
-
-
-async def test_trained_text_is_bold_and_context_is_not() -> None:
-    app = Alone(preview.MaskedPreview([("question ", False), ("answer", True)]))
-    async with app.run_test(size=(60, 6)) as pilot:
-        await pilot.pause()
-        bold = {
-            segment.text.strip(): bool(segment.style and segment.style.bold)
-            for strip in app.screen._compositor.render_strips()
-            for segment in strip
-            if segment.text.strip()
-        }
-        assert bold == {"question": False, "answer": True}
 
 
 # meters and sparkline -------------------------------------------------------------------------------------------
@@ -209,7 +177,9 @@ async def test_no_widget_passes_foreign_text_on_to_the_terminal(kind: str) -> No
     from tui.widgets.histogram import Histogram
 
     many = {
-        "preview": lambda: preview.MaskedPreview([(HOSTILE, False), (f"{HOSTILE}\n", True)]),
+        "preview": lambda: preview.MaskedPreview(
+            [(HOSTILE, preview.of_pieces([(HOSTILE, False), (f"{HOSTILE}\n", True)]))]
+        ),
         "meters": meters.Meters,
         "said": said.Said,
         "phases": phases.Phases,

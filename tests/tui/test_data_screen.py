@@ -1,0 +1,183 @@
+"""The Data screen by its keys: cutoff, measures, findings, rows, placeholders, rows that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.draft import Choice
+from tests.tui.hostile import HOSTILE, check_screen
+from tests.tui.stage import seen, until
+from tui.app import FtuiApp
+from tui.widgets.histogram import Histogram
+from tui.widgets.preview import MaskedPreview
+
+SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+
+
+def write(path: str, rows: list[dict[str, Any]]) -> str:
+    Path(path).write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def plain(count: int = 30) -> list[dict[str, Any]]:
+    return [{"instruction": f"Question {n}? " + "why " * n, "output": f"Answer {n}, as it was."} for n in range(count)]
+
+
+async def opened(pilot: Any, **choice: Any) -> FtuiApp:
+    """The Data screen with the draft of a choice on it."""
+    app = pilot.app
+    app.wizard.begin(Choice(**choice))
+    app.new_run("data")
+    await until(pilot, lambda: app.wizard.draft is not None and app.focused is not None)
+    return app
+
+
+@SIZES
+async def test_everything_fits_at_once(size: tuple[int, int], tiny_starter: Path) -> None:
+    rows = plain()
+    rows += [rows[3], rows[4]]
+    async with FtuiApp().run_test(size=size) as pilot:
+        app = await opened(pilot, data=write("rows.jsonl", rows))
+        text = seen(pilot)
+        for words in ("32 rows, alpaca", "p50", "┄┄┄┄ nothing is cut", "padding", "packing", "memory", "2 rows repeat"):
+            assert words in text
+        assert "Question 0?" in text and "row 1 of 32" in text
+        assert app.screen.query_one(MaskedPreview).size.height >= 4
+        check_screen(pilot)
+
+
+@SIZES
+async def test_the_cutoff_moves_and_says_what_it_costs(size: tuple[int, int], tiny_starter: Path) -> None:
+    async with FtuiApp().run_test(size=size) as pilot:
+        app = await opened(pilot, data=write("rows.jsonl", plain(60)))
+        assert "nothing is cut" in seen(pilot)
+        draft: Any = app.wizard.draft
+        memory = draft.plan.memory.total
+        for _ in range(60):
+            await pilot.press("shift+left")
+            if "end token" in seen(pilot):
+                break
+        moved: Any = app.wizard.draft
+        assert moved.plan.settings.max_length < draft.plan.settings.max_length
+        assert moved.plan.settings.max_length % 8 == 0
+        cut = moved.lengths.at(moved.plan.settings.max_length)
+        assert cut.rows_cut
+        assert f"{cut.rows_cut} row" in seen(pilot) or f"{cut.rows_cut} cut" in seen(pilot)
+        # The forecast follows: shorter rows need less.
+        assert moved.plan.memory.total < memory
+        assert "--edit max_length" in app.screen.command  # type: ignore[attr-defined]
+
+
+async def test_measures_go_round_and_counts_can_be_logarithmic(tiny_starter: Path) -> None:
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        app = await opened(pilot, data=write("rows.jsonl", plain()))
+        lengths: Any = app.wizard.draft.lengths  # type: ignore[union-attr]
+        await pilot.press("t")
+        assert "● prompt" in seen(pilot) and f"max {lengths.percentile(100, of='prompt')}" in seen(pilot)
+        await pilot.press("t")
+        assert "● answer" in seen(pilot) and f"p50 {lengths.percentile(50, of='completion')}" in seen(pilot)
+        await pilot.press("t", "l")
+        assert "● row" in seen(pilot) and "log counts" in seen(pilot) and app.screen.query_one(Histogram).logarithmic
+
+
+async def test_rows_are_stepped_through_and_found_by_number(tiny_starter: Path) -> None:
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        await opened(pilot, data=write("rows.jsonl", plain()))
+        await pilot.press("n", "n")
+        assert "row 3 of 30" in seen(pilot) and "Question 2?" in seen(pilot)
+        await pilot.press("b", "b", "b")
+        assert "row 30 of 30" in seen(pilot)
+        await pilot.press("g", *"x7", "enter")
+        assert "✗ type the number of a row" in seen(pilot)
+        await pilot.press("ctrl+u", *"31", "enter")
+        assert "✗ there is no row 31" in seen(pilot)
+        await pilot.press("ctrl+u", *"7", "enter")
+        assert "row 7 of 30" in seen(pilot) and "Question 6?" in seen(pilot)
+
+
+@SIZES
+async def test_a_finding_is_walked_row_by_row_and_left_by_escape(size: tuple[int, int], tiny_starter: Path) -> None:
+    rows = plain()
+    rows[9] = rows[19] = rows[4]
+    async with FtuiApp().run_test(size=size) as pilot:
+        app = await opened(pilot, data=write("rows.jsonl", rows))
+        await pilot.press("down")
+        assert "2 rows repeat an earlier one" in next(
+            line for line in seen(pilot).splitlines() if "›" in line[:6]
+        ) and "→" in seen(pilot)
+        await pilot.press("enter")
+        assert "row 10, 1 of 2 found" in seen(pilot)
+        await pilot.press("n")
+        assert "row 20, 2 of 2 found" in seen(pilot)
+        await pilot.press("enter")
+        assert "row 10, 1 of 2 found" in seen(pilot)
+        await pilot.press("escape", "n")
+        assert "row 11 of 30" in seen(pilot) and app.current_mode == "new:data"
+
+
+async def test_the_text_can_have_the_whole_screen(tiny_starter: Path) -> None:
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        app = await opened(pilot, data=write("rows.jsonl", plain()))
+        before = app.screen.query_one(MaskedPreview).size.height
+        await pilot.press("p")
+        await pilot.pause()
+        assert app.screen.query_one(MaskedPreview).size.height >= 15 > before and "p50" not in seen(pilot)
+        await pilot.press("n")
+        assert "row 2 of 30" in seen(pilot)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "p50" in seen(pilot) and app.current_mode == "new:data"
+        assert isinstance(app.focused, Histogram)
+
+
+async def test_placeholders_ask_for_their_values(tiny_starter: Path) -> None:
+    rows = [{"instruction": f"Who are you, {n}?", "output": "I am {{name}} by {{author}}."} for n in range(9)]
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        app = await opened(pilot, data=write("rows.jsonl", rows))
+        assert "✗ 9 rows hold" in seen(pilot)
+        await pilot.press("f", "enter")
+        assert "✗ this cannot be empty" in seen(pilot)
+        await pilot.press(*"Yuriko", "enter", *"Ada", "enter")
+        await until(pilot, lambda: app.wizard.draft is not None and not app.wizard.draft.dataset.placeholders)
+        assert "I am Ada by Yuriko." in seen(pilot) and "9 rows hold" not in seen(pilot)
+
+
+async def test_rows_with_markup_and_escapes_are_shown_as_they_are(tiny_starter: Path) -> None:
+    evil = [
+        {"instruction": "[@click=app.quit]x[/]", "output": "\u001b[2J[/bold] \u202e"},
+        {"instruction": HOSTILE, "output": HOSTILE},
+    ]
+    async with FtuiApp().run_test(size=(120, 40)) as pilot:
+        await opened(pilot, data=write("evil\x1b[2J.jsonl", evil))
+        assert "[@click=app.quit]x[/]" in seen(pilot) and "␛[2J[/bold]" in seen(pilot)
+        check_screen(pilot)
+        await pilot.press("n")
+        assert "␛[31mred" in seen(pilot)
+        check_screen(pilot)
+
+
+@SIZES
+async def test_what_a_key_does_is_said_by_help(size: tuple[int, int], tiny_starter: Path) -> None:
+    async with FtuiApp().run_test(size=size) as pilot:
+        await opened(pilot, data=write("rows.jsonl", plain()))
+        footer = seen(pilot).splitlines()[-1]
+        assert all(words in footer for words in ("←→ Cutoff", "enter Plan", "p Read", "m Mapping", "? Help"))
+        # Whatever does not fit there stands in the help.
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "Keys" in seen(pilot))
+        pages = []
+        for _ in range(4):
+            pages.append(seen(pilot))
+            await pilot.press("pagedown")
+            await pilot.pause(0.4)
+        for words in (
+            "Logarithmic or linear counts",
+            "Show where each token begins",
+            "by a whole bar",
+            "Lengths of row, prompt",
+        ):
+            assert any(words in page for page in pages)

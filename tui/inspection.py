@@ -1,0 +1,278 @@
+"""What the Data screen says about a data set, as plain words and numbers. No Textual app is needed to test it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from rich.cells import cell_len
+from textual.content import Content
+
+from engine.advice.kinds import gigabytes
+from engine.text import safe, shorten
+from tui.frame import BAD, FAINT, GOOD, WARN
+from tui.widgets.preview import Side, of_pieces
+
+if TYPE_CHECKING:
+    from engine.data.dataset import Example
+    from engine.data.findings import Finding
+    from engine.data.lengths import Lengths
+    from engine.draft import Draft
+
+Of = Literal["whole", "prompt", "completion"]
+VIEWS: tuple[tuple[Of, str], ...] = (("whole", "row"), ("prompt", "prompt"), ("completion", "answer"))
+LEVELS = {"problem": ("✗", BAD), "warning": ("!", WARN), "note": ("·", FAINT)}
+FIXES = {"placeholders": "f asks what stands in for them"}
+ROWS_SHOWN = 6  # row numbers named in a finding before "…"
+
+
+# lengths ----------------------------------------------------------------------------------------------------------
+
+
+def views(lengths: Lengths) -> list[tuple[Of, str]]:
+    """The measures that differ: plain text has no prompt, so its rows are all there is to look at."""
+    return list(VIEWS) if lengths.percentile(100, of="prompt") else [VIEWS[0]]
+
+
+def buckets(lengths: Lengths, most: int, of: Of = "whole") -> tuple[tuple[int, int, int], ...]:
+    """At most `most` buckets (from, to, rows) of a round width, from the shortest row on.
+
+    A few very long rows do not flatten all others into one bar: the last bucket is then as wide as it takes to hold them.
+    """
+    shortest, nearly, longest = (lengths.percentile(p, of=of) for p in (0, 99, 100))
+    far = longest > 3 * nearly
+    last = nearly * 5 // 4 if far else longest
+    width = next(width for width in _widths() if last // width - shortest // width < most - far)
+    first, stop = shortest // width, last // width + 1
+    if not far:
+        return tuple(lengths.histogram(stop, width * stop - 1, of=of)[first:])
+    found = lengths.histogram(stop + 1, width * (stop + 1) - 1, of=of)[first:]  # its last one holds what is longer
+    return (*found[:-1], (found[-1][0], longest + 1, found[-1][2]))
+
+
+def _widths() -> Iterator[int]:
+    """2, 3, 4, 6, 8, 12, 16, …: round where lengths are multiples of 8, and near enough to each other to fill the place."""
+    width = 2
+    while True:
+        yield width
+        yield width * 3 // 2
+        width *= 2
+
+
+def stats(lengths: Lengths, of: Of, log: bool) -> Content:
+    """The spread of lengths in one line, and which of the measures it is of."""
+    parts: list[str | tuple[str, str]] = []
+    there = views(lengths)
+    for name, word in there:
+        parts.append((f"● {word} ", "bold") if name == of else (f"○ {word} ", FAINT))
+    if len(there) == 1:
+        parts = [("tokens a row ", FAINT)]
+    for mark, p in (("p50", 50), ("p95", 95), ("p99", 99), ("max", 100)):
+        parts += [(f"  {mark} ", FAINT), (f"{lengths.percentile(p, of=of):,}", "bold")]
+    if log:
+        parts.append(("  log counts", WARN))
+    return Content.assemble(*parts)
+
+
+class Costs(Struct, frozen=True):
+    """What a cutoff costs, in words. `brief` and `short` are `cut` for less room; `over` says that memory does not suffice."""
+
+    cut: str
+    brief: str
+    short: str
+    ends: str
+    trained: str
+    padding: str
+    packing: str
+    memory: str
+    over: bool
+
+    def caption(self, room: int) -> str:
+        """What is cut, in one line of at most `room` cells where that can be."""
+        return self.cut if len(self.cut) <= room else self.brief
+
+    def line(self) -> Content:
+        """What does not fit on the cutoff line: memory, padding, packing."""
+        parts = [self._memory("memory ")] if self.memory else []
+        parts += [Content.assemble((f"{label} ", FAINT), words) for label, words in self._waste()]
+        return Content("   ").join(parts)
+
+    def block(self) -> Content:
+        """Everything, a line each: always as many lines, so that nothing jumps while the cutoff moves."""
+        rows = [("cut", Content(self.ends)), ("trained", Content(self.trained))]
+        rows += [(label, Content(words)) for label, words in self._waste()]
+        rows.append(("memory", self._memory() if self.memory else Content("not known")))
+        return Content("\n").join(Content.assemble((f"{label:<9} ", FAINT), words) for label, words in rows)
+
+    def _waste(self) -> list[tuple[str, str]]:
+        return [("padding", self.padding), ("packing", self.packing)]
+
+    def _memory(self, label: str = "") -> Content:
+        if self.over:
+            return Content.styled(f"✗ {label}{self.memory}, too much", f"bold {BAD}")
+        return Content.assemble((label, FAINT), self.memory)
+
+
+def costs(draft: Draft) -> Costs:
+    """What the cutoff of this draft costs. Each number follows an edit at once."""
+    settings, counted = draft.plan.settings, draft.lengths
+    cut = counted.at(settings.max_length)
+    rows, ends, untrained = cut.rows_cut, cut.lose_end, cut.untrained
+    if rows:
+        who = "all" if ends == rows > 1 else f"{ends:,}"
+        long = [plural(rows, "row") + " cut", f"{who} {'loses its' if ends == 1 else 'lose their'} end token"]
+        brief = [f"{rows:,} cut", f"{who} {'loses' if ends == 1 else 'lose'} the end token"]
+        lost = (
+            f"{untrained:,} with nothing left to train"
+            if untrained
+            else f"{percent(cut.trained_lost_fraction)} of trained tokens"
+        )
+        words = ", ".join([*long, lost]), ", ".join([*brief, lost]), f"{plural(rows, 'row')}, {long[1]}"
+    else:
+        words = "nothing is cut", "nothing is cut", "nothing"
+    trained = f"{percent(cut.trained_lost_fraction)} of trained tokens lost"
+    if untrained:
+        trained += f", {plural(untrained, 'row')} with none left"
+    memory, budget = draft.plan.memory, draft.advice_facts.hardware.budget
+    return Costs(
+        cut=words[0],
+        brief=words[1],
+        short=plural(rows, "row") + " cut" if rows else "nothing is cut",
+        ends=words[2],
+        trained=trained,
+        padding=f"{percent(cut.padding_fraction(settings.micro_batch))} at batch {settings.micro_batch}",
+        packing=f"saves {percent(cut.packing(settings.micro_batch))}",
+        memory=f"{gigabytes(memory.total)} of {gigabytes(budget)} GB" if memory else "",
+        over=memory is not None and 0 < budget < memory.total,
+    )
+
+
+def percent(fraction: float) -> str:
+    """A share as a person reads it: "31 %", "0.2 %", "under 0.1 %"."""
+    if 0 < fraction < 0.0005:
+        return "under 0.1 %"
+    return f"{fraction * 100:.0f} %" if fraction >= 0.0995 or not fraction else f"{fraction * 100:.1f} %"
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+# rows -------------------------------------------------------------------------------------------------------------
+
+
+class Walk(Struct, frozen=True):
+    """A way through the rows of one finding. `key` is the finding's."""
+
+    key: str
+    rows: Sequence[int]
+    at: int
+
+    @property
+    def row(self) -> int:
+        return self.rows[self.at]
+
+    def step(self, by: int) -> Walk:
+        return Walk(self.key, self.rows, (self.at + by) % len(self.rows))
+
+
+def partial(draft: Draft) -> bool:
+    """Whether the draft was made from the first rows only."""
+    return bool(getattr(draft, "partial", False))
+
+
+def row_words(draft: Draft, index: int, example: Example, walk: Walk | None) -> Content:
+    """Which row the preview shows, how long it is, and how it was rated."""
+    total = len(draft.dataset.examples)
+    parts: list[str | tuple[str, str]] = [(f"row {example.row:,}", "bold")]
+    if walk is None:
+        parts.append((f" of {total:,}", FAINT))
+    else:
+        parts.append((f", {walk.at + 1:,} of {len(walk.rows):,} found", FAINT))
+    if example.label is not None:
+        parts += ["   ", ("✓ good", GOOD) if example.label else ("✗ bad", BAD)]
+    counted = draft.lengths
+    if len(counted.total) == total:
+        whole, trained = counted.total[index], counted.completion[index]
+        bold = " (bold)" if walk is None and example.label is None else ""
+        parts.append((f"   {whole:,} tokens, {trained:,} trained{bold}", FAINT))
+    return Content.assemble(*parts)
+
+
+def sides(draft: Draft, example: Example, tokens: bool) -> list[Side]:
+    """The text of a row for the preview; both sides of a preference pair."""
+    from engine.data import preview
+
+    return [("", of_pieces(preview.pieces(example, draft.tokenizer)))]
+
+
+# findings ---------------------------------------------------------------------------------------------------------
+
+
+class FindingLine(Struct, frozen=True):
+    """One finding. `action` is set where a cleaned copy mends it, `marked` where that one is to."""
+
+    key: str
+    kind: str
+    level: str
+    message: str
+    example: str
+    fix: str
+    action: str
+    sampled: str
+    rows: tuple[int, ...]
+    count: int
+    marked: bool = False
+
+    @property
+    def _tag(self) -> Content:
+        if self.marked:
+            return Content.styled("  ✓ marked", GOOD)
+        return Content.styled("  fix", FAINT) if self.action else Content("")
+
+    def fits(self, width: int) -> bool:
+        """Whether the whole message stands in the line."""
+        return cell_len(self.message) <= width - 2 - self._tag.cell_length
+
+    def line(self, width: int) -> Content:
+        glyph, colour = LEVELS[self.level]
+        room = width - 2 - self._tag.cell_length
+        message = shorten(self.message, room)
+        numbers = ", ".join(f"{row:,}" for row in self.rows)
+        more = " …" if self.count > ROWS_SHOWN else ""
+        where = f"   {'row' if self.count == 1 else 'rows'} {numbers}{more}" if self.rows else ""
+        left = room - cell_len(message)
+        where = shorten(where, left) if left > 12 else ""
+        space = " " * max(0, left - cell_len(where))
+        return Content.assemble((glyph, colour), " ", message, (where, FAINT), space) + self._tag
+
+    def detail(self, width: int, lines: int = 0) -> Content:
+        """What the line has no room for, an example, and what to do about it: shortened to so many lines, or whole."""
+        fix = [(f"→ {self.fix}", "")] if self.fix else []
+        parts = [(self.message if not self.fits(width) else "", ""), (self.example, FAINT), (self.sampled, FAINT)]
+        shown = [part for part in parts if part[0]]
+        shown = [*shown[: lines - len(fix)], *fix] if lines else [*shown, *fix]
+        return Content("\n").join(
+            Content.styled(shorten(text, width) if lines else text, style) for text, style in shown
+        )
+
+
+def finding_lines(findings: Sequence[Finding], marked: set[str]) -> list[FindingLine]:
+    """The findings as lines. What a key here does is said in place of the option that the command line has for it."""
+    return [
+        FindingLine(
+            key=f"{index} {found.kind}",
+            kind=found.kind,
+            level=found.level,
+            message=safe(found.message),
+            example=safe(found.example),
+            fix=FIXES.get(found.kind) or safe(found.fix),
+            action=found.action,
+            sampled=safe(found.sampled),
+            rows=tuple(found.rows[:ROWS_SHOWN]),
+            count=found.count,
+            marked=bool(found.action) and found.action in marked,
+        )
+        for index, found in enumerate(findings)
+    ]

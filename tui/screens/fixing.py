@@ -1,0 +1,155 @@
+"""What the Data screen does about a finding: fill in placeholders, deal with rows that cannot be used, write a cleaned copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine.text import safe
+from tui.ask import Ask
+from tui.inspection import FindingLine, plural
+from tui.rows import Rows
+from tui.wizard import Step
+
+if TYPE_CHECKING:
+    from engine.draft import Choice, Draft
+    from tui.screens.data import DataScreen
+
+BAD_ROWS = ("malformed", "skipped", "repaired")  # findings whose rows are not among the examples
+PLACEHOLDERS = "placeholders"
+
+
+def current(screen: DataScreen) -> FindingLine | None:
+    """The finding under the cursor that a cleaned copy mends, while the list has the focus."""
+    findings = screen.query_one("#findings", Rows)
+    item = findings.current
+    return item if isinstance(item, FindingLine) and item.action and findings.has_focus else None
+
+
+def fix(screen: DataScreen) -> None:
+    """Mend the finding under the cursor; where the list has no focus, the first one that can be mended."""
+    draft = screen.wizard.draft
+    if draft is None:
+        return
+    findings = screen.query_one("#findings", Rows)
+    lines = [item for item in findings.items if isinstance(item, FindingLine)]
+    mendable = [item for item in lines if item.action or item.kind in (PLACEHOLDERS, *BAD_ROWS)]
+    item = findings.current if findings.has_focus else None
+    if not isinstance(item, FindingLine):
+        item = mendable[0] if mendable else None
+    if item is None or item.kind == PLACEHOLDERS:
+        names = sorted({**draft.dataset.placeholders, **draft.dataset.filled})
+        if names:
+            fill_values(screen, names, dict(draft.recipe.data.values))
+        elif lines:
+            screen.notice("nothing here can be fixed by a key; each finding says what to do")
+    elif item.kind in BAD_ROWS:
+        show_bad_rows(screen, draft)
+    elif item.action:
+        ask_for_copy(screen, draft, sorted(screen.marked | {item.action}))
+    else:
+        screen.notice(item.fix or item.message)
+
+
+# placeholders -----------------------------------------------------------------------------------------------------
+
+
+def fill_values(screen: Step, names: Sequence[str], values: dict[str, str]) -> None:
+    """Ask for each placeholder's value, then make the draft anew."""
+    ask = screen.query_one(Ask)
+
+    def take(text: str) -> None:
+        if not text:
+            raise ValueError("this cannot be empty")
+        values[names[0]] = text
+        if names[1:]:
+            fill_values(screen, names[1:], values)
+        else:
+            screen.wizard.begin(msgspec.structs.replace(screen.wizard.picked(), values=values))
+
+    ask.ask(names[0], values.get(names[0], ""), take, f"stands in for {{{{{names[0]}}}}}")
+
+
+# rows that cannot be used -----------------------------------------------------------------------------------------
+
+
+def bad_rows(screen: Step, what: str) -> None:
+    """Leave rows that cannot be used out ("skip"), or mend those whose meaning is plain ("repair")."""
+    screen.wizard.begin(msgspec.structs.replace(screen.wizard.picked(), on_bad_row=what))
+
+
+def show_bad_rows(screen: DataScreen, draft: Draft) -> None:
+    from tui.screens.badrows import BadRowsScreen
+
+    screen.app.push_screen(BadRowsScreen(screen, draft.dataset, draft.choice.on_bad_row))
+
+
+# the cleaned copy -------------------------------------------------------------------------------------------------
+
+
+def ask_for_copy(screen: DataScreen, draft: Draft, actions: Sequence[str]) -> None:
+    """Ask for a file name, write the copy in a thread, and go on with it."""
+
+    def take(text: str) -> None:
+        if not text:
+            raise ValueError("type a file name")
+        target = Path(text).expanduser()
+        if target.exists():
+            raise ValueError("there is such a file; nothing is written over")
+        if not target.absolute().parent.is_dir():
+            raise ValueError("there is no such folder")
+        write_copy(screen, draft, actions, target)
+
+    screen.query_one(Ask).ask("write to", str(suggested(draft.choice)), take)
+
+
+def write_copy(screen: DataScreen, draft: Draft, actions: Sequence[str], target: Path) -> None:
+    from engine.data import clean
+
+    def write() -> clean.Cleaned:
+        return clean.clean(draft.dataset, actions, target, found=draft.findings)
+
+    def written(copy: clean.Cleaned) -> None:
+        screen.marked.clear()
+        words = f"{plural(copy.rows, 'row')} in {safe(copy.path.name)}"
+        changes = [
+            f"{plural(count, 'row')} {verb}"
+            for count, verb in ((copy.changed, "changed"), (copy.left_out, "left out"))
+            if count
+        ]
+        screen.notice("; ".join([words, *changes]) + "; these are the rows now", "good")
+        screen.wizard.begin(on_copy(draft.choice, copy.path))
+
+    screen.notice(f"writing {safe(target.name)} …")
+    screen.in_thread(write, written, group="clean", exclusive=True)
+
+
+def on_copy(choice: Choice, path: Path) -> Choice:
+    """The same choice on the cleaned copy: it is plain, so nothing about how to read the old rows holds for it."""
+    return msgspec.structs.replace(
+        choice,
+        data=str(path.absolute()),
+        more=[],
+        columns={},
+        prompt=None,
+        completion=None,
+        subset=None,
+        split=None,
+        on_bad_row="abort",
+    )
+
+
+def suggested(choice: Choice, exists: Callable[[Path], bool] = Path.exists) -> Path:
+    """Beside the original where it is a file, else in the current folder: NAME.cleaned.jsonl, numbered when it is there."""
+    source = Path(choice.data or f"{choice.preset}")
+    folder = source.parent if choice.data and source.is_absolute() and source.exists() else Path()
+    name = source.name.removeprefix("preset:").split(".")[0] or "rows"
+    name = name.removesuffix(".cleaned")
+    for number in range(1, 1000):
+        path = folder / f"{name}.cleaned{f'-{number}' if number > 1 else ''}.jsonl"
+        if not exists(path):
+            return path
+    return path
