@@ -1,45 +1,106 @@
 """A model's own chat template, rendered as transformers renders it but without transformers.
 
-Templates come with models from strangers: they run in jinja's immutable sandbox, see plain data only, and every way
-in which they fail is one FtuiError.
+Templates come with models from strangers: they run in a sandbox that ends (`sandbox`), see plain data only, and every
+way in which they fail is one FtuiError.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from datetime import datetime
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from engine.data.convert import Message
+from engine.data.turns import Message
 from engine.errors import Exit, FtuiError
+
+_MOST = 2**20  # characters of a template; the longest in use have some 20,000
+_PROBE = "probe_that_no_row_names"
+_MISTRAL_ID = re.compile(r"[A-Za-z0-9]{9}")
+
+
+class _Calls(NamedTuple):
+    """How a template takes the turn of a call: OpenAI writes arguments as text, most templates want an object."""
+
+    content: str | None
+    text_arguments: bool
+    short_ids: bool  # each call and its result need an id of nine letters and digits, as Mistral's
 
 
 class ChatTemplate:
     """A compiled template.
 
+    source  the template's text
     tokens  special tokens by name ("bos_token": "<s>"), which templates write out
     Raises FtuiError(MODEL_UNSUPPORTED) if the template does not compile.
     """
 
     def __init__(self, source: str, tokens: dict[str, str], where: str = "") -> None:
+        from engine.data.sandbox import Environment
+
+        self.source = source
         self._where = where
         self._tokens = tokens
+        self._environment = Environment()
+        self._environment.start()
         try:
-            self._template = _environment().from_string(source)
+            if len(source) > _MOST:
+                raise ValueError(f"it has {len(source):,} characters")
+            self._template = self._environment.from_string(source)
         except Exception as error:  # a stranger's code: whatever it raises is one kind of failure here
             raise self._error("the model's chat template does not compile", error) from None
 
-    def render(self, messages: Sequence[Message], *, generate: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None, generate: bool = False
+    ) -> str:
         """The conversation as text; with `generate`, up to where the model's answer begins.
 
-        Raises FtuiError(MODEL_UNSUPPORTED) when the template refuses the conversation or fails.
+        Raises FtuiError(MODEL_UNSUPPORTED) when the template refuses the conversation, fails or does not end.
         """
-        plain = [{"role": message.role, "content": message.content} for message in messages]
+        if any(message.tool_calls or message.role == "tool" for message in messages):
+            return self._render(_with_calls(messages, self._calls or _Calls("", False, False)), tools, generate)
+        return self._render([{"role": one.role, "content": one.content} for one in messages], tools, generate)
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """True if the model is told what its tools are. Found by trying."""
+        tools = [{"type": "function", "function": {"name": _PROBE, "description": "-", "parameters": {}}}]
+        try:
+            return _PROBE in self._render([{"role": "user", "content": "-"}], tools, True)
+        except FtuiError:
+            return False
+
+    @property
+    def writes_calls(self) -> bool:
+        """True if the template has words of its own for the tool calls of an answer. Found by trying."""
+        return self._calls is not None
+
+    @cached_property
+    def _calls(self) -> _Calls | None:
+        call = {"name": _PROBE, "arguments": {_PROBE + "_too": 1}, "id": "call_as_openai_writes_them"}
+        messages = [
+            Message("user", "-"),
+            Message("assistant", "", [call]),
+            Message("tool", "-", None, "call_as_openai_writes_them", _PROBE),
+            Message("assistant", "-"),
+        ]
+        for form in map(_Calls._make, product(("", None), (False, True), (False, True))):
+            try:
+                text = self._render(_with_calls(messages, form), None, False)
+            except FtuiError:
+                continue
+            if f"{_PROBE}_too" in text and _PROBE in text.replace(f"{_PROBE}_too", ""):
+                return form
+        return None
+
+    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, generate: bool) -> str:
+        self._environment.start()
         try:
             return self._template.render(
-                messages=plain, tools=None, documents=None, add_generation_prompt=generate, **self._tokens
+                messages=messages, tools=tools, documents=None, add_generation_prompt=generate, **self._tokens
             )
         except Exception as error:  # as above
             raise self._error("the model's chat template refuses a conversation", error) from None
@@ -69,68 +130,58 @@ def find(folder: Path, config: dict[str, Any]) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _environment() -> Any:
-    """The environment of transformers 5.23 (utils/chat_template_utils.py): same options, filters and globals."""
-    import jinja2.ext
-    from jinja2 import nodes, utils
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def looked_for(source: str) -> set[str]:
+    """What a template searches texts for, as "</think>": constants that it compares with or hands to a call or filter.
 
-    class Generation(jinja2.ext.Extension):
-        """{% generation %} marks what the model writes; here the text inside is passed through."""
+    Plain words are left out, which are roles and keys, unless they are compared with a content. A template that does
+    not compile looks for nothing.
+    """
+    from jinja2 import TemplateSyntaxError, nodes
 
-        tags = {"generation"}
+    from engine.data.sandbox import Environment
 
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)
+    try:
+        tree = Environment().parse(source)
+    except TemplateSyntaxError:
+        return set()
+    found: set[str] = set()
+    for node in tree.find_all((nodes.Compare, nodes.Call, nodes.Filter, nodes.Test)):
+        inside = [one.value for one in node.find_all(nodes.Const) if isinstance(one.value, str) and one.value.strip()]
+        about_content = any(one.attr == "content" for one in node.find_all(nodes.Getattr)) or "content" in inside
+        about_content = about_content or any("content" in one.name for one in node.find_all(nodes.Name))
+        found |= {word for word in inside if (about_content and word != "content") or not word.isidentifier()}
+    return found
 
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
 
-    def tojson(
-        value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-    ) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    def strftime_now(format: str) -> str:
-        return datetime.now().strftime(format)
-
-    class TemplateDict:
-        """dict() and dict.fromkeys() without the type itself, whose attributes lead out of the sandbox."""
-
-        def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-            return dict(*args, **kwargs)
-
-        def fromkeys(self, *args: Any) -> dict[Any, Any]:
-            return dict.fromkeys(*args)
-
-    class TemplateNamespace(utils.Namespace):
-        """A namespace that takes no names with a leading underscore."""
-
-        def __init__(*args: Any, **kwargs: Any) -> None:
-            self, rest = args[0], args[1:]
-            values = dict(*rest, **kwargs)
-            for name in values:
-                _check_name(name)
-            utils.Namespace.__init__(self, values)
-
-        def __setitem__(self, name: str, value: Any) -> None:
-            _check_name(name)
-            utils.Namespace.__setitem__(self, name, value)
-
-    def _check_name(name: Any) -> None:
-        if isinstance(name, str) and name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a namespace cannot hold {name!r}")
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals.update(
-        raise_exception=raise_exception,
-        strftime_now=strftime_now,
-        dict=TemplateDict(),
-        namespace=TemplateNamespace,
-    )
-    return environment
+def _with_calls(messages: Sequence[Message], form: _Calls) -> list[dict[str, Any]]:
+    """The turns as OpenAI and transformers have them."""
+    found: list[dict[str, Any]] = []
+    given: dict[str, str] = {}  # id in the row -> id in the template
+    waiting: list[str] = []  # ids of calls without a result so far
+    count = 0
+    for message in messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            turn["content"] = message.content or form.content
+            turn["tool_calls"] = calls = []
+            waiting = []
+            for call in message.tool_calls:
+                arguments = call["arguments"]
+                arguments = json.dumps(arguments, ensure_ascii=False) if form.text_arguments else arguments
+                function = {"name": call["name"], "arguments": arguments}
+                name = call.get("id", "")
+                if form.short_ids and not _MISTRAL_ID.fullmatch(name):
+                    count += 1
+                    given[name] = name = f"call{count:05}"
+                waiting.append(name)
+                calls.append({"type": "function", "function": function} | ({"id": name} if name else {}))
+        elif message.role == "tool":
+            name = given.get(message.tool_call_id, message.tool_call_id)
+            if form.short_ids and not name and waiting:
+                name = waiting[0]
+            if name in waiting:
+                waiting.remove(name)
+            turn |= {"name": message.name} if message.name else {}
+            turn |= {"tool_call_id": name} if name else {}
+        found.append(turn)
+    return found

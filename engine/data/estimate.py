@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import tempfile
@@ -16,7 +17,8 @@ from typing import Any
 
 from engine.data.convert import Example
 from engine.data.measure import Measured
-from engine.data.rendering import Rendered
+from engine.data.rendering import Rendered, Span
+from engine.data.turns import Message, spoken
 
 _TABLES = ("o200k_base", "cl100k_base")  # the better one for languages other than English first
 _ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"  # what tiktoken names its cache after
@@ -40,18 +42,29 @@ class Estimate:
         self._counts = counts
 
     def render(self, example: Example) -> Rendered:
-        """The example as ChatML, every answer trained."""
+        """The example as ChatML, as `Tokenizer.render` has it; tools stand in a turn of their own."""
         if example.messages is None:
             text = (example.text or "") + "<|im_end|>"
             return Rendered(text, [(0, len(text))])
-        text, spans = "", list[tuple[int, int]]()
-        for message in example.messages:
+        return self._side(example, example.chosen)
+
+    def render_pair(self, example: Example) -> tuple[Rendered, Rendered]:
+        """The chosen and the rejected side of a preference pair."""
+        return self._side(example, example.chosen), self._side(example, example.rejected)
+
+    def _side(self, example: Example, answer: list[Message] | None) -> Rendered:
+        messages = [*(example.messages or ()), *(answer or ())]
+        trained = [at for at, message in enumerate(messages) if message.role == "assistant" and message.trained]
+        text, spans = "", list[Span]()
+        if example.tools:
+            text = f"<|im_start|>system\n{json.dumps(example.tools, ensure_ascii=False)}<|im_end|>\n"
+        for message in map(spoken, messages[: trained[-1] + 1] if trained else messages):
             text += f"<|im_start|>{message.role}\n"
             start = len(text)
             text += f"{message.content}<|im_end|>\n"
-            if message.role == "assistant":
+            if message.role == "assistant" and message.trained:
                 spans.append((start, len(text)))
-        return Rendered(text, spans)
+        return Rendered(text if trained else text + "<|im_start|>assistant\n", spans)
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """About how many tokens each text has; each control token counts as one."""

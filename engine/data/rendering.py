@@ -6,11 +6,14 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from engine.data.chat_template import ChatTemplate
-from engine.data.convert import Example, Message
+from engine.data.convert import Example
+from engine.data.turns import Message, spoken
 from engine.errors import Exit, FtuiError
 
 # Wrapped around control tokens in a row's own text while a template is rendered, then taken out again.
@@ -42,7 +45,7 @@ class Rendered(Struct):
 
 
 def render(example: Example, template: ChatTemplate | None, control: re.Pattern[str], end: str) -> Rendered:
-    """Render one example.
+    """Render one example; of a preference pair the chosen side; a prompt up to where its answer begins.
 
     control  matches the tokenizer's control tokens
     end      the end token, written after answers where there is no template, and after plain text
@@ -52,34 +55,81 @@ def render(example: Example, template: ChatTemplate | None, control: re.Pattern[
         text = example.text or ""
         whole = text + end
         return Rendered(whole, [(0, len(whole))], [m.span() for m in control.finditer(text)], special=True)
-    last = max(at for at, message in enumerate(example.messages) if message.role == "assistant")
-    messages = example.messages[: last + 1]  # a question after the last answer teaches nothing
-    foreign = any(control.search(message.content) for message in messages)
-    if foreign:
-        messages = [Message(message.role, _marked(message.content, control)) for message in messages]
-    if template is None:
-        made = _without_template(messages, end)
-    else:
-        try:
-            made = _with_template(messages, template, control)
-        except FtuiError as error:
-            where = f"row {example.row}" + (f", {error.where}" if error.where else "")
-            raise FtuiError(error.code, error.cause, where, error.next_step) from None
-    return _unmarked(made) if foreign else made
+    return _side(example, example.chosen, template, control, end)
 
 
-def prompt(messages: Sequence[Message], template: ChatTemplate | None, control: re.Pattern[str], end: str) -> Rendered:
+def render_pair(
+    example: Example, template: ChatTemplate | None, control: re.Pattern[str], end: str
+) -> tuple[Rendered, Rendered]:
+    """The chosen and the rejected answer of a preference pair, each after what they reply to, as `render` has it."""
+    chosen, rejected = (_side(example, side, template, control, end) for side in (example.chosen, example.rejected))
+    return chosen, rejected
+
+
+def prompt(
+    messages: Sequence[Message],
+    template: ChatTemplate | None,
+    control: re.Pattern[str],
+    end: str,
+    tools: list[dict[str, Any]] | None = None,
+) -> Rendered:
     """A conversation up to where its next answer begins, written as `render` writes it in training.
 
     Raises FtuiError(MODEL_UNSUPPORTED) when the template refuses the conversation.
     """
-    foreign = any(control.search(message.content) for message in messages)
-    marked = [Message(m.role, _marked(m.content, control)) for m in messages] if foreign else list(messages)
+    return _conversation(messages, tools, template, control, end, asks=True)
+
+
+def _side(
+    example: Example,
+    answer: list[Message] | None,
+    template: ChatTemplate | None,
+    control: re.Pattern[str],
+    end: str,
+) -> Rendered:
+    messages = [*(example.messages or ()), *(answer or ())]
+    trained = [at for at, message in enumerate(messages) if message.role == "assistant" and message.trained]
+    if trained:
+        messages = messages[: trained[-1] + 1]  # a question after the last answer teaches nothing
+    try:
+        return _conversation(messages, example.tools, template, control, end, asks=not trained)
+    except FtuiError as error:
+        where = f"row {example.row}" + (f", {error.where}" if error.where else "")
+        raise FtuiError(error.code, error.cause, where, error.next_step) from None
+
+
+def _conversation(
+    messages: Sequence[Message],
+    tools: list[dict[str, Any]] | None,
+    template: ChatTemplate | None,
+    control: re.Pattern[str],
+    end: str,
+    *,
+    asks: bool,
+) -> Rendered:
+    """Turns as text, with control tokens in them noted as such; `asks` for a prompt that the model is to answer."""
+    if any(message.tool_calls for message in messages) and not (template and template.writes_calls):
+        messages = [spoken(message) for message in messages]
+    foreign = any(_holds(control, (m.content, m.tool_calls, m.name)) for m in messages) or _holds(control, tools)
+    if foreign:
+        messages = [
+            msgspec.structs.replace(
+                m,
+                content=_marked(m.content, control),
+                tool_calls=_marked(m.tool_calls, control),
+                name=_marked(m.name, control),
+            )
+            for m in messages
+        ]
+        tools = _marked(tools, control)
     if template is None:
-        made = _without_template(marked, end)
-        made.text, made.trained = made.text + "\n", []
+        made = _without_template(messages, end)
+        made.text += "\n" if asks else ""
+    elif asks:
+        made = Rendered(template.render(messages, tools=tools, generate=True), [])
     else:
-        made = Rendered(template.render(marked, generate=True), [])
+        made = _with_template(messages, tools, template, control)
+    made.tools_unseen = bool(tools) and not (template and template.shows_tools)
     return _unmarked(made) if foreign else made
 
 
@@ -88,7 +138,8 @@ def _without_template(messages: Sequence[Message], end: str) -> Rendered:
     text, spans = "", list[Span]()
     for message in messages:
         if message.role == "assistant":
-            spans.append((len(text), len(text) + len(message.content) + len(end)))
+            if message.trained:
+                spans.append((len(text), len(text) + len(message.content) + len(end)))
             text += message.content + end
         else:
             text += message.content
@@ -96,20 +147,25 @@ def _without_template(messages: Sequence[Message], end: str) -> Rendered:
     return Rendered(text[:-1], spans, special=True)
 
 
-def _with_template(messages: list[Message], template: ChatTemplate, control: re.Pattern[str]) -> Rendered:
+def _with_template(
+    messages: Sequence[Message],
+    tools: list[dict[str, Any]] | None,
+    template: ChatTemplate,
+    control: re.Pattern[str],
+) -> Rendered:
     """Find the answers by rendering growing prefixes: what an answer adds to its prompt is what is trained.
 
     This is how TRL masks prompt and completion, for each answer in turn.
     """
-    full = template.render(messages)
+    full = template.render(messages, tools=tools)
     spans: list[Span] = []
-    answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    answers = [at for at, message in enumerate(messages) if message.role == "assistant" and message.trained]
     # A greeting before any question answers nothing, so it is context.
     asked = [at for at in answers if any(message.role != "system" for message in messages[:at])]
     for at in asked:
         try:
-            before = template.render(messages[:at], generate=True)
-            after = full if at == answers[-1] else template.render(messages[: at + 1])
+            before = template.render(messages[:at], tools=tools, generate=True)
+            after = full if at == answers[-1] else template.render(messages[: at + 1], tools=tools)
         except FtuiError:
             break
         # Some templates end a conversation with a mark of its own: an answer ends where both go on differently.
@@ -125,7 +181,7 @@ def _with_template(messages: list[Message], template: ChatTemplate, control: re.
             "the model's chat template leaves the answer out (it may be made for images)",
             next_step="choose a model for text",
         )
-    start = _whole_token(full, _last_answer(messages, template, full), control)
+    start = _whole_token(full, _last_answer(messages, tools, template, full), control)
     earlier = len(asked) > 1
     return Rendered(full, [(start, len(full))], rewritten=earlier, diverges=not earlier)
 
@@ -137,15 +193,20 @@ def _whole_token(text: str, at: int, control: re.Pattern[str]) -> int:
 
 
 def _ending(message: Message) -> str:
-    """The end of a turn's text: templates may cut white space and a train of thought off, but not this."""
+    """The end of what a turn says: templates may cut white space and a train of thought off, but not this."""
+    if message.tool_calls:
+        return str(message.tool_calls[-1]["name"])
     return message.content.rpartition("</think>")[2].strip()[-16:].strip()
 
 
-def _last_answer(messages: list[Message], template: ChatTemplate, full: str) -> int:
+def _last_answer(
+    messages: Sequence[Message], tools: list[dict[str, Any]] | None, template: ChatTemplate, full: str
+) -> int:
     """Where the last answer begins in a rendering whose prompt is not a prefix of it."""
-    at = full.rfind(messages[-1].content.strip())
+    said = messages[-1].content.strip()
+    at = full.rfind(said) if said else -1  # a call alone has no text that the template would write as it is
     try:
-        common = _common(template.render(messages[:-1], generate=True), full)
+        common = _common(template.render(messages[:-1], tools=tools, generate=True), full)
     except FtuiError:
         common = -1
     question = messages[-2].content.strip() if len(messages) > 1 else ""
@@ -169,9 +230,23 @@ def _common(one: str, other: str) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _marked(text: str, control: re.Pattern[str]) -> str:
-    # Marks that a row brings along could forge a boundary.
-    return control.sub(lambda match: f"{_OPEN}{match[0]}{_CLOSE}", _MARK.sub("", text))
+def _holds(control: re.Pattern[str], value: Any) -> bool:
+    """True if there is a control token in a text, or in any text of a list or object."""
+    if isinstance(value, str):
+        return control.search(value) is not None
+    if isinstance(value, dict):
+        return any(_holds(control, one) for pair in value.items() for one in pair)
+    return isinstance(value, list | tuple) and any(_holds(control, one) for one in value)
+
+
+def _marked(value: Any, control: re.Pattern[str]) -> Any:
+    """`value` with marks around the control tokens in its texts."""
+    if isinstance(value, str):
+        # Marks that a row brings along could forge a boundary.
+        return control.sub(lambda match: f"{_OPEN}{match[0]}{_CLOSE}", _MARK.sub("", value))
+    if isinstance(value, dict):
+        return {_marked(key, control): _marked(one, control) for key, one in value.items()}
+    return [_marked(one, control) for one in value] if isinstance(value, list) else value
 
 
 def _unmarked(made: Rendered) -> Rendered:
@@ -192,4 +267,5 @@ def _unmarked(made: Rendered) -> Rendered:
         made.special,
         made.rewritten,
         made.diverges,
+        made.tools_unseen,
     )

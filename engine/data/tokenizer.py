@@ -27,6 +27,12 @@ __all__ = ["AnyTokenizer", "Estimate", "Rendered", "Tokenizer", "Tokens", "estim
 
 UNTRAINED = -100
 
+# What byte-level vocabularies write for each byte: itself where it can be seen, else the next character after U+00FF.
+_SEEN = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_BYTES = {chr(byte): byte for byte in _SEEN} | {
+    chr(256 + at): byte for at, byte in enumerate(byte for byte in range(256) if byte not in _SEEN)
+}
+
 
 class Tokens(Struct):
     """`labels` is `input_ids` where there is a loss and -100 elsewhere; both are as long as the row."""
@@ -59,6 +65,8 @@ class Tokenizer:
         padding = tokens.get("pad_token")
         self.pad_id: int | None = backend.token_to_id(padding) if padding else self.eos_id
         added = backend.get_added_tokens_decoder()
+        self._added = added.keys()
+        self._byte_level = backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
         self.special = {number for number, token in added.items() if token.special}
         self._words = {added[number].content for number in self.special}
         words = sorted(self._words, key=len, reverse=True)
@@ -72,12 +80,19 @@ class Tokenizer:
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
     def render(self, example: Example) -> Rendered:
-        """The text that the model sees. Raises FtuiError(MODEL_UNSUPPORTED) if the chat template refuses the row."""
+        """The text that the model sees; of a preference pair with its chosen answer.
+
+        Raises FtuiError(MODEL_UNSUPPORTED) if the chat template refuses the row.
+        """
         return rendering.render(example, self._template, self._control, self._end)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def render_pair(self, example: Example) -> tuple[Rendered, Rendered]:
+        """The chosen and the rejected side of a preference pair. Raises as `render`."""
+        return rendering.render_pair(example, self._template, self._control, self._end)
+
+    def prompt(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None) -> list[int]:
         """Ids of a conversation up to where the next answer begins: what chat gives the model."""
-        return self._encoded(rendering.prompt(messages, self._template, self._control, self._end))[0]
+        return self._encoded(rendering.prompt(messages, self._template, self._control, self._end, tools))[0]
 
     def tokenize(self, example: Example) -> Tokens:
         """Ids and labels of the whole example, not cut."""
@@ -87,6 +102,12 @@ class Tokenizer:
         for start, stop in located(rendered.trained, offsets):
             labels[start:stop] = ids[start:stop]
         return Tokens(ids, labels)
+
+    def split(self, rendered: Rendered) -> list[tuple[str, bool, bool]]:
+        """(its own text, has a loss?, control token?) for each token; half characters as in "\\xe4"."""
+        ids, offsets = self._encoded(rendered)
+        trained = set[int]().union(*(range(*span) for span in located(rendered.trained, offsets)))
+        return [(self._own_text(one), at in trained, one in self.special) for at, one in enumerate(ids)]
 
     def measure(self, rendered: Sequence[Rendered]) -> list[Measured]:
         """Each text in tokens, and where its trained tokens lie. Encoded together, on all cores."""
@@ -167,6 +188,17 @@ class Tokenizer:
             skip, shift = 0, start
         ids.extend(encoding.ids[skip:])
         offsets.extend((begin + shift, end + shift) for begin, end in encoding.offsets[skip:])
+
+    def _own_text(self, number: int) -> str:
+        """A token as the characters or bytes that it stands for."""
+        token = self._backend.id_to_token(number) or ""
+        if number in self._added:
+            return token
+        if self._byte_level:
+            return bytes(_BYTES[one] for one in token if one in _BYTES).decode(errors="backslashreplace")
+        if one_byte := re.fullmatch("<0x([0-9A-F]{2})>", token):
+            return bytes.fromhex(one_byte[1]).decode(errors="backslashreplace")
+        return token.replace("▁", " ")
 
     def _as_characters(self, token: str) -> list[int]:
         """A control token as plain text: the tokenizer's steps without its table of added tokens."""

@@ -125,6 +125,16 @@ class Turns:
         return Message("user" if role == "user" else "system", text)
 
 
+def spoken(message: Message) -> Message:
+    """A turn whose tool calls are part of its text, as sharegpt files write them: for templates without such calls."""
+    if not message.tool_calls:
+        return message
+    calls = [{"name": call["name"], "arguments": call["arguments"]} for call in message.tool_calls]
+    written = json.dumps(calls if len(calls) > 1 else calls[0], ensure_ascii=False)
+    text = f"{message.content}\n{written}" if message.content.strip() else written
+    return Message(message.role, text, trained=message.trained)
+
+
 def transcript(text: str) -> list[Message] | None:
     """The turns of a text that marks them as hh-rlhf does ("\\n\\nHuman: …\\n\\nAssistant: …"), else None."""
     parts = _TRANSCRIPT.split(text)
