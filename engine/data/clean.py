@@ -94,7 +94,7 @@ def clean(
     for action in actions:
         if action not in ACTIONS:
             raise FtuiError(Exit.USAGE, f"there is no fix {action}", "", "fixes: " + ", ".join(ACTIONS))
-    _check_target(target)
+    check_target(target)
     if dataset.partial:
         raise FtuiError(Exit.USAGE, "only the first rows were read, so the copy would lack the others", str(target))
     counts = dict.fromkeys(actions, 0)
@@ -116,7 +116,8 @@ def clean(
     return Cleaned(target, len(rows), len(changed.intersection(rows.rows)), left_out, counts)
 
 
-def _check_target(target: Path) -> None:
+def check_target(target: Path) -> None:
+    """Raises FtuiError(USAGE) where no copy can be written."""
     if target.suffix.lower() != ".jsonl":
         raise FtuiError(Exit.USAGE, "a cleaned copy is JSONL", str(target), "give it a name that ends in .jsonl")
     if os.path.lexists(target):

@@ -30,8 +30,8 @@ _SIDE = 0.7  # and on each side
 
 _HEAD, _TAIL = 3000, 1000  # characters of a longer side that are compared
 _SHINGLE = 8  # bytes: eight Latin letters, or nearly three Chinese characters
-_COMMON, _COMMON_ROWS = 0.1, 20  # a shingle in more rows than both belongs to a template
-_SAMPLE = 2000  # rows in which common shingles are looked for
+_COMMON, _COMMON_ROWS = 0.2, 20  # a shingle in more rows than both belongs to a template
+_SAMPLE = 1000  # rows in which common shingles are looked for
 _BINS = 64  # of each side's signature; a power of two
 _BAND = 3  # bins of each side that must agree for a candidate
 _LIKELY = 0.5  # of the bins of each side, before a candidate is compared exactly

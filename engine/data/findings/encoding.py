@@ -22,17 +22,18 @@ def _characters() -> dict[str, int]:
 _BYTES = _characters()
 # Bytes 80 to BF follow the first byte of a character in UTF-8.
 _REST = "[" + "".join(re.escape(char) for char, byte in _BYTES.items() if byte < 0xC0) + "]"
-# Each alternative is something that nobody writes on purpose. A capital before Ã or Â makes it a word in capitals,
-# as in "IRMÃ”"; single pairs that begin with é or å occur in French and Danish, so two in a row are asked for.
+# Each alternative is something that nobody writes on purpose. A capital before Ã and a quote makes it a word in capitals,
+# as in “IRMÔ; single pairs that begin with é or å occur in French and Danish, so two in a row are asked for.
 _GARBLED = re.compile(
-    f"(?<![A-ZÀ-Þ])[ÂÃ]{_REST}"  # é, ü, °
+    f"[ÂÃ](?![‘’“”„‚…–—«»‹›]){_REST}"  # é, ü, °
+    f"|(?<![A-ZÀ-Þ])[ÂÃ]{_REST}"
     f"|â[€„‚]{_REST}"  # quotes, dashes, €, ™
-    f"|(?:[ã-é]{_REST}{{2}}){{2,}}"  # Chinese, Japanese, Korean
+    f"|ã€{_REST}|ï[¼½¾¿]{_REST}"  # the full stops and commas of Chinese
+    f"|(?:[ã-é]{_REST}{{2}}){{2,}}"  # its characters, and those of Japanese and Korean
     f"|(?:[ÐÑ]{_REST}){{3,}}"  # Cyrillic
     f"|ðŸ{_REST}{{2}}"  # emoji
 )
-
-_FIRST = bytes(byte in b"\xc2\xc3\xd0\xd1\xe2\xf0" or 0xE3 <= byte <= 0xE9 for byte in range(256))
+_FIRST = bytes(byte in b"\xc2\xc3\xd0\xd1\xe2\xef\xf0" or 0xE3 <= byte <= 0xE9 for byte in range(256))
 
 
 def mend(text: str) -> str:

@@ -11,8 +11,8 @@ import re
 from engine.data.findings.chunk import Chunk
 from engine.data.findings.kinds import Finding, Marked, tail
 
-LONG = 200  # characters; a shorter answer may well be a name or a heading
-_LINE = 60  # characters; a shorter last line may be an item of a list, a signature or a verse
+LONG = 200  # characters, of which Chinese ones count twice; a shorter answer may well be a name or a heading
+_LINE = 60  # the same; a shorter last line may be an item of a list, a signature or a verse
 _FEW = 0.2  # of the long answers: more than that is how this data is written
 _FENCE = re.compile(r"^[ \t]*(?:>[ \t]*)?(?:[-*+]|\d+[.)])?[ \t]*```", re.MULTILINE)
 # Words that no English sentence ends with.
@@ -91,7 +91,7 @@ _OPENERS = ",;([{（［【《「『，、；-–—&"
 def cut(answer: str) -> bool:
     """True if a long answer stops in the middle of a sentence or of a block of code."""
     text = answer.rstrip()
-    if len(text) < LONG:
+    if _length(text) < LONG:
         return False
     open_end = text[-1].isalnum() or text[-1] in _OPENERS
     if "```" in text and len(_FENCE.findall(text)) % 2:
@@ -105,15 +105,20 @@ def _in_sentence(text: str) -> bool:
     word = line.rpartition(" ")[2]
     if word.lower() in _DANGLING and len(line) > len(word):
         return True
-    if len(line) < _LINE or _NO_WORD.match(word):
+    if _length(line) < _LINE or _NO_WORD.match(word):
         return False
     kind = _kind(line)
-    like = [other for other in before if _kind(other) == kind and (kind or len(other) >= _LINE)]
+    like = [other for other in before if _kind(other) == kind and (kind or _length(other) >= _LINE)]
     closed = sum(not (other[-1].isalnum() or other[-1] in _OPENERS) for other in like)
     if like:
         return closed * 2 > len(like)  # else its lines do not end with full stops: a list, verses, a table
     # A list of names or a title has no sentence in it that ends.
     return line[-1] in _OPENERS or _SENTENCE.search(line) is not None
+
+
+def _length(text: str) -> int:
+    """Characters, those that take three bytes counted twice."""
+    return len(text) if text.isascii() else (len(text) + len(text.encode())) // 2
 
 
 def _kind(line: str) -> str:
@@ -129,7 +134,7 @@ class Endings:
 
     def look(self, chunk: Chunk) -> None:
         for at, answer in enumerate(chunk.answers):
-            if len(answer) >= LONG and chunk.turns[at][0] != ("text",) and chunk.examples[at].label is not False:
+            if _length(answer) >= LONG and chunk.turns[at][0] != ("text",) and chunk.examples[at].label is not False:
                 self._long += 1
                 if cut(answer):
                     self._marked.add(chunk.examples[at].row, tail(answer))

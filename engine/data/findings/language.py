@@ -12,8 +12,7 @@ from engine.data.findings.kinds import Finding, percent
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LOOKED_AT = 400  # characters of each answer
-_WORDS = 160  # characters of those in which common words are counted
+_LOOKED_AT = 160  # characters of each answer
 _SURE = 3  # common words of one language, and three quarters of all that are seen
 _MIX = 0.01  # of the rows, below which another language is a quotation
 _ONE = 0.9  # of the rows whose language is sure: then the unsure ones are taken to be the same
@@ -69,7 +68,7 @@ class Languages:
             else:
                 wide.append(at)
         for at, script in zip(wide, _scripts([chunk.answers[at][:_LOOKED_AT] for at in wide]), strict=True):
-            found[at] = _latin(chunk.answers[at], words) if script == _LATIN else script
+            found[at] = _latin(chunk.answers[at][:_LOOKED_AT], words) if script == _LATIN else script
         self._rows.extend([example.row for example in chunk.examples])
         self._found += found
 
@@ -110,13 +109,12 @@ def _words() -> dict[str, int]:
 
 def _latin(text: str, words: dict[str, int]) -> int:
     """The language of a text in Latin letters, by its common words; _UNSURE where they do not tell."""
-    start = text[:_WORDS]
-    seen = [words[word] for word in start.lower().split() if word in words]
+    seen = [words[word] for word in text.lower().split() if word in words]
     if len(seen) >= _SURE:
         best = seen[0] if seen.count(seen[0]) == len(seen) else max(set(seen), key=seen.count)
         count = seen.count(best)
         return best if count >= _SURE and count * 4 >= len(seen) * 3 else _UNSURE
-    return _UNSURE if seen or any(map(str.isalpha, start)) else _NONE
+    return _UNSURE if seen or any(map(str.isalpha, text)) else _NONE
 
 
 @cache

@@ -119,9 +119,8 @@ class Repeats:
         if not rows:
             return []
         message = f"{rows_text(len(rows), 'shares its', 'share their')} prompt with another and answer it differently"
-        at = int(unique[several][0])
-        same = [self.rows[int(other)] for other in unique[inverse == inverse[several][0]][:4]]
-        example = f"rows {', '.join(map(str, same))}: {self._asks(at)}"
+        at, other = (int(index) for index in unique[inverse == inverse[several][0]][:2])
+        example = f"row {self.rows[at]} as row {self.rows[other]}: {self._asks(at)}"
         fix = "nothing to do, if several answers are right"
         return [Finding("same-prompt", "note", message, rows, len(rows), example, fix)]
 
@@ -162,9 +161,10 @@ class Repeats:
         held = np.isin(np.array(self.rows), np.fromiter(held_out, np.int64))
         if not held.any() or held.all():
             return []
-        root = self.first.copy()
+        kept = np.arange(len(self.first))
         for index, of in sorted(near.items()):
-            root[self.first == index] = root[of]
+            kept[index] = kept[of]
+        root = kept[self.first]
         exact, nearly = (self._on_both_sides(group, held) for group in (self.first, root))
         rows = self._numbers(nearly)
         if not rows:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 from engine.data.convert import Example
 from engine.data.findings.chunk import Chunk
-from engine.data.findings.kinds import Finding, Marked, excerpt, percent, rows_text
+from engine.data.findings.kinds import Finding, Level, Marked, excerpt, percent, rows_text
 
-_PROMPTS = 1000  # different system prompts that are told apart
+_DIFFERENT = 1000  # orders of turns, and system prompts, that are told apart
 
 Roles = tuple[str, ...]
 
@@ -28,55 +29,67 @@ def answer_first(roles: Roles) -> bool:
 
 
 def open_end(roles: Roles) -> bool:
-    """Something follows the last answer. A row without any answer is a prompt alone, not a flaw."""
+    """Something follows the last answer."""
     return roles[-1] != "assistant" and "assistant" in roles
 
 
-# What is wrong, what follows from it (then it is a note), the test, what to do, the action.
-_ORDER: list[tuple[str, str, Callable[[Roles], bool], str, str]] = [
-    ("two turns of the same side in a row", "", same_side, "join such turns to one", "merge-turns"),
-    ("a system prompt after the first turn", "", late_system, "leave these rows out", "drop-late-system"),
-    (
+class _Flaw(NamedTuple):
+    """`effect` is what follows from it; then it is a note."""
+
+    what: str
+    effect: str
+    wrong: Callable[[Roles], bool]
+    fix: str
+    action: str
+
+
+_FLAWS = (
+    _Flaw("two turns of the same side in a row", "", same_side, "join such turns to one", "merge-turns"),
+    _Flaw("a system prompt after the first turn", "", late_system, "leave these rows out", "drop-late-system"),
+    _Flaw(
         "an answer before any question",
         "that answer is context and not trained",
         answer_first,
         "nothing to do, if the greeting is meant",
         "",
     ),
-    (
+    _Flaw(
         "a last question that nobody answers",
         "it is not trained",
         open_end,
         "cut what follows the last answer",
         "cut-open-end",
     ),
-]
+)
 
 
 class Order:
     """Turns in an order that chat models do not expect."""
 
     def __init__(self) -> None:
-        self._marked = [Marked() for _ in _ORDER]
-        self._known: dict[Roles, list[int]] = {("system", "user", "assistant"): [], ("user", "assistant"): []}
+        self._marked = [Marked() for _ in _FLAWS]
+        self._known: dict[Roles, list[int]] = {}
 
     def look(self, chunk: Chunk) -> None:
         known = self._known
         for example, (roles, contents) in zip(chunk.examples, chunk.turns, strict=True):
             flaws = known.get(roles)
             if flaws is None:
-                flaws = [at for at, (_, _, wrong, _, _) in enumerate(_ORDER) if roles and wrong(roles)]
-                if len(known) < _PROMPTS:
+                flaws = [at for at, flaw in enumerate(_FLAWS) if roles and flaw.wrong(roles)]
+                if len(known) < _DIFFERENT:
                     known[roles] = flaws
             for at in flaws:
-                sides = " ".join(roles[:8]) + (" …" if len(roles) > 8 else "")
-                self._marked[at].add(example.row, sides if _ORDER[at][2] is not open_end else excerpt(contents[-1]))
+                if _FLAWS[at].wrong is not open_end:
+                    self._marked[at].add(example.row, " ".join(roles[:8]) + (" …" if len(roles) > 8 else ""))
+                elif any(message.trained for message in example.messages or () if message.role == "assistant"):
+                    self._marked[at].add(example.row, excerpt(contents[-1]))  # else it is a prompt, which ends so
 
     def findings(self) -> list[Finding]:
         found = []
-        for (what, effect, _, fix, action), marked in zip(_ORDER, self._marked, strict=True):
-            what += f": {effect}" if effect else ""
-            found += marked.finding("role-order", "note" if effect else "problem", ("has", "have"), what, fix, action)
+        for flaw, marked in zip(_FLAWS, self._marked, strict=True):
+            what = f"{flaw.what}: {flaw.effect}" if flaw.effect else flaw.what
+            level: Level = "note" if flaw.effect else "problem"
+            found += marked.finding("role-order", level, ("has", "have"), what, flaw.fix, flaw.action)
         return found
 
 
@@ -124,7 +137,7 @@ class Systems:
             key = hash(contents[0]) or 1 if roles[0] == "system" else 0
             if key in counts:
                 counts[key] += 1
-            elif len(counts) < _PROMPTS:
+            elif len(counts) < _DIFFERENT:
                 counts[key] = 1
                 self._texts[key] = excerpt(contents[0], 48) if key else ""
             else:
