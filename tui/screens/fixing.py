@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from tui.rows import Rows
 from tui.wizard import Step
 
 if TYPE_CHECKING:
+    from engine.data import clean
     from engine.draft import Choice, Draft
     from tui.screens.data import DataScreen
 
@@ -26,7 +28,9 @@ def current(screen: DataScreen) -> FindingLine | None:
     """The finding under the cursor that a cleaned copy mends, while the list has the focus."""
     findings = screen.query_one("#findings", Rows)
     item = findings.current
-    return item if isinstance(item, FindingLine) and item.action and findings.has_focus else None
+    if not isinstance(item, FindingLine) or not findings.has_focus or item.kind == PLACEHOLDERS:
+        return None
+    return item if item.action else None
 
 
 def fix(screen: DataScreen) -> None:
@@ -92,39 +96,48 @@ def show_bad_rows(screen: DataScreen, draft: Draft) -> None:
 
 def ask_for_copy(screen: DataScreen, draft: Draft, actions: Sequence[str]) -> None:
     """Ask for a file name, write the copy in a thread, and go on with it."""
+    from engine.data import clean
+
+    if draft.partial:
+        screen.notice("a cleaned copy waits until every row is read", seconds=5)
+        return
 
     def take(text: str) -> None:
         if not text:
             raise ValueError("type a file name")
         target = Path(text).expanduser()
-        if target.exists():
-            raise ValueError("there is such a file; nothing is written over")
-        if not target.absolute().parent.is_dir():
-            raise ValueError("there is no such folder")
+        clean.check_target(target)
         write_copy(screen, draft, actions, target)
 
-    screen.query_one(Ask).ask("write to", str(suggested(draft.choice)), take)
+    what = clean.ACTIONS[actions[0]] if len(actions) == 1 else f"{len(actions)} fixes"
+    screen.query_one(Ask).ask("write to", str(suggested(draft.choice)), take, safe(what))
 
 
 def write_copy(screen: DataScreen, draft: Draft, actions: Sequence[str], target: Path) -> None:
     from engine.data import clean
 
+    found = list(screen.findings)
+
     def write() -> clean.Cleaned:
-        return clean.clean(draft.dataset, actions, target, found=draft.findings)
+        return clean.clean(draft.dataset, actions, target, found=found)
 
     def written(copy: clean.Cleaned) -> None:
         screen.marked.clear()
-        words = f"{plural(copy.rows, 'row')} in {safe(copy.path.name)}"
-        changes = [
-            f"{plural(count, 'row')} {verb}"
-            for count, verb in ((copy.changed, "changed"), (copy.left_out, "left out"))
-            if count
-        ]
-        screen.notice("; ".join([words, *changes]) + "; these are the rows now", "good")
+        screen.notice(result(copy, draft.choice), "good", seconds=20)
         screen.wizard.begin(on_copy(draft.choice, copy.path))
 
-    screen.notice(f"writing {safe(target.name)} …")
+    screen.notice(f"writing {safe(target.name)} …", seconds=60)
     screen.in_thread(write, written, group="clean", exclusive=True)
+
+
+def result(copy: clean.Cleaned, choice: Choice) -> str:
+    """What was written, in a sentence."""
+    parts = [f"{plural(copy.rows, 'row')} written to {copy.path.name}"]
+    parts += [f"{copy.changed:,} changed"] if copy.changed else []
+    parts += [f"{copy.left_out:,} left out"] if copy.left_out else []
+    if choice.more:
+        parts.append("one file now, so weights no longer count")
+    return ", ".join(parts)
 
 
 def on_copy(choice: Choice, path: Path) -> Choice:
@@ -145,7 +158,7 @@ def on_copy(choice: Choice, path: Path) -> Choice:
 def suggested(choice: Choice, exists: Callable[[Path], bool] = Path.exists) -> Path:
     """Beside the original where it is a file, else in the current folder: NAME.cleaned.jsonl, numbered when it is there."""
     source = Path(choice.data or f"{choice.preset}")
-    folder = source.parent if choice.data and source.is_absolute() and source.exists() else Path()
+    folder = source.parent if source.exists() and os.access(source.parent, os.W_OK) else Path()
     name = source.name.removeprefix("preset:").split(".")[0] or "rows"
     name = name.removesuffix(".cleaned")
     for number in range(1, 1000):
