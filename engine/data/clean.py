@@ -117,6 +117,7 @@ def clean(
 
 
 def check_target(target: Path) -> None:
+    """Raises FtuiError(USAGE) unless a copy can be written there."""
     """Raises FtuiError(USAGE) where no copy can be written."""
     if target.suffix.lower() != ".jsonl":
         raise FtuiError(Exit.USAGE, "a cleaned copy is JSONL", str(target), "give it a name that ends in .jsonl")
