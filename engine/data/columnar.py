@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.data.rows import Reading, Row
-from engine.errors import Exit, FtuiError
+from engine.errors import Exit
 
 _BATCH = 1024  # rows
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow"}
@@ -41,19 +41,15 @@ def read(kind: str, reading: Reading) -> Iterator[Row]:
                 if isinstance(value, dict):
                     yield Row(row, None, value)
                 else:
-                    cause = f"row {row} holds text that is not UTF-8"
-                    reading.flaw(row, None, reading.error(Exit.DATA_ENCODING, cause, next_step="write the file anew"))
+                    cause = f"row {row} is damaged: its bytes are not what its columns say"
+                    reading.flaw(row, None, reading.error(Exit.DATA_SYNTAX, cause, next_step="write the file anew"))
     except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
-        damage = FtuiError(
-            Exit.DATA_SYNTAX,
-            f"the {kind} file cannot be read: {reason}",
-            f"{reading.path}, after row {row}",
-            "copy or download it again",
-        )
+        cause = f"the {kind} file cannot be read after row {row}: {reason}"
+        damage = reading.error(Exit.DATA_SYNTAX, cause, next_step="copy or download it again")
         if row == reading.before:
             raise damage from None
-        reading.flaw(row, None, damage)
+        reading.flaw(0, None, damage)
 
 
 def _batches(kind: str, path: str) -> Iterator[Any]:
@@ -76,14 +72,23 @@ def _batches(kind: str, path: str) -> Iterator[Any]:
 
 
 def _values(batch: Any) -> Iterator[Any]:
-    """The rows of a batch as dictionaries; None for one that holds bytes that are no text."""
+    """The rows of a batch as dictionaries; None for one whose bytes are damaged."""
     for begin in range(0, batch.num_rows, _BATCH):
         part = batch.slice(begin, _BATCH)
-        try:
-            yield from part.to_pylist()
-        except UnicodeDecodeError:
-            for at in range(part.num_rows):
-                try:
-                    yield part.slice(at, 1).to_pylist()[0]
-                except UnicodeDecodeError:
-                    yield None
+        if (rows := _checked(part)) is not None:
+            yield from rows
+            continue
+        for at in range(part.num_rows):
+            one = _checked(part.slice(at, 1))
+            yield one[0] if one else None
+
+
+def _checked(part: Any) -> list[Any] | None:
+    """The rows of a part. Arrow trusts the offsets of a file, and reads outside its memory where they are damaged."""
+    import pyarrow as arrow
+
+    try:
+        part.validate(full=True)
+        return list(part.to_pylist())
+    except (arrow.ArrowException, UnicodeDecodeError):
+        return None

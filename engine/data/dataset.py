@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 class BadRow(Struct):
     """A row that cannot be used as it is. `line` and `column` count from 1, where the file has them.
 
-    row       its number through all files; 0 for a flaw of a file as a whole
+    row       its number through all files; 0 for a flaw of a file that is not one of a row
     source    the file
     repaired  what was done to it, if it was mended and is among the examples after all
     """
@@ -77,7 +77,7 @@ class Origins:
 class Dataset(Struct):
     """`shape` is that of the first source.
 
-    shapes        one a source
+    shapes        one a source; as in weights and begins, a source that none of whose rows can be used has none
     skipped       rows that cannot be used, in order
     repaired      rows that can, after something was done to them
     placeholders  names that still stand in the rows as {{name}} -> how many rows hold them
@@ -173,7 +173,7 @@ class _Loading:
         self._digest = Digest()
         self._origins = Origins()
         self._examples = Examples()
-        self._shapes: list[Shape] = []
+        self._read: list[tuple[Source, Located, Shape]] = []  # the sources that have rows
         self._begins: list[int] = []
         self._skipped: list[BadRow] = []
         self._repaired: list[BadRow] = []
@@ -182,17 +182,17 @@ class _Loading:
 
     def read(self, source: Source, located: Located) -> None:
         """Read one source behind those before it."""
-        self._begins.append(len(self._examples))
         self._notes += located.notes
         self._last = None if self._limit is None else self._row + self._limit
         rows = self._rows(located)
         first = list(islice(rows, shapes.SAMPLE))
         if not first:
-            if not self._skipped:
-                return  # nothing but files that could not be read: `finished` says why
-            raise self._none_usable()
+            if self._strict:
+                raise self._none_usable()
+            return  # where there is nothing else, `finished` says why
         shape = _shape([row.value for row in first], source, located)
-        self._shapes.append(shape)
+        self._read.append((source, located, shape))
+        self._begins.append(len(self._examples))
         convert = converter(shape, self._data.system)
         fill, add, append = self._fill.fill, self._digest.add, self._examples.append
         for row in chain(first, rows):
@@ -261,7 +261,7 @@ class _Loading:
         reason = f"row {row.number} {why}"
         if self._abort:
             where = f"{file}, line {row.line}" if row.line is not None else file
-            raise FtuiError(Exit.DATA_ROW, reason, where, "mend it, or leave such rows out (--skip-bad-rows)")
+            raise FtuiError(Exit.DATA_ROW, reason, where, "mend it, or leave such rows out (--bad-rows skip)")
         self._list(BadRow(row.number, row.line, reason, Exit.DATA_ROW, None, file))
 
     def _moved(self, position: int) -> None:
@@ -271,12 +271,13 @@ class _Loading:
     def finished(self) -> Dataset:
         if not self._examples:
             raise self._unread[0] if self._unread else self._none_usable()
-        self._check_stages()
+        shapes_ = [shape for _, _, shape in self._read]
+        self._check_stages(shapes_)
         self._skipped.sort(key=lambda bad: bad.row)
         return Dataset(
             self._data.source,
-            self._shapes[0],
-            self._shapes,
+            shapes_[0],
+            shapes_,
             self._examples,
             self._skipped,
             self._repaired,
@@ -286,28 +287,25 @@ class _Loading:
             identity=self._fill.rows * 2 > len(self._examples),
             partial=self._partial,
             notes=self._notes,
-            weights=[source.weight for source, _ in self.sources],
+            weights=[source.weight for source, _, _ in self._read],
             begins=self._begins,
             origins=self._origins,
         )
 
-    def _check_stages(self) -> None:
-        stages = {shape.stage for shape in self._shapes}
-        if len(stages) > 1 and not stages <= _PLAIN:
-            kinds = ", ".join(
-                f"{located.name} is for {shape.stage}"
-                for (_, located), shape in zip(self.sources, self._shapes, strict=False)
-            )
-            cause = f"the sources cannot be trained on together: {kinds}"
-            if self._strict:
-                raise FtuiError(Exit.DATA_SHAPE, cause, self._data.source, "train on one kind at a time")
-            self._notes.append(cause)
+    def _check_stages(self, found: list[Shape]) -> None:
+        stages = {shape.stage for shape in found}
+        if len(stages) == 1 or stages <= _PLAIN:
+            return
+        kinds = ", ".join(f"{located.name} is for {shape.stage}" for _, located, shape in self._read)
+        cause = f"the sources cannot be trained on together: {kinds}"
+        raise FtuiError(Exit.DATA_SHAPE, cause, self._data.source, "train on one kind at a time")
 
     def _none_usable(self) -> FtuiError:
         first = self._skipped[0]
         code = first.code if all(bad.code == first.code for bad in self._skipped) else Exit.DATA_ROW
         cause = f"none of the {len(self._skipped)} rows can be used: {first.reason}"
-        return FtuiError(code, cause, first.source, "mend the file")
+        how = "" if self._data.on_bad_row == "repair" else ", or have mended what can be (--bad-rows repair)"
+        return FtuiError(code, cause, first.source, "mend the file" + how)
 
 
 def _shape(values: list[dict[str, Any]], source: Source, located: Located) -> Shape:

@@ -87,9 +87,12 @@ def nul_error(path: Path, line: int, column: int) -> FtuiError:
 
 def decode_error(path: Path, raw: bytes, value: int, line: int, column: int) -> FtuiError:
     """The error for the byte `value`, which is not UTF-8. `raw` is what is around it; `line` and `column` from 1."""
+    where = f"{path}, line {line}, column {column}"
+    if _is_damaged_utf8(raw):
+        cause = f"byte 0x{value:02x} is not UTF-8, in text that is UTF-8 otherwise: a character is damaged"
+        return FtuiError(Exit.DATA_ENCODING, cause, where, "write that character anew, or leave the row out")
     name = guess(raw)
-    cause = f"byte 0x{value:02x} is not UTF-8; the file looks like {name}"
-    return _wrong_encoding(path, cause, name, f"{path}, line {line}, column {column}")
+    return _wrong_encoding(path, f"byte 0x{value:02x} is not UTF-8; the file looks like {name}", name, where)
 
 
 def too_long(path: Path, line: int) -> FtuiError:
@@ -127,7 +130,7 @@ def line(raw: bytes, number: int, reading: Reading) -> Line:
         found.column = len(raw[: raw.index(b"\0")].decode(errors="replace")) + 1
         found.flaw = nul_error(reading.path, number, found.column)
         if reading.repair:
-            found.repaired = f"took out {raw.count(0)} NUL bytes"
+            found.repaired = f"took out NUL bytes ({raw.count(0)})"
             raw = raw.replace(b"\0", b"")
     try:
         found.text = raw.decode()
@@ -153,20 +156,21 @@ def _byte_error(raw: bytes, error: UnicodeDecodeError, number: int, column: int,
 
 
 def legacy(raw: bytes) -> tuple[str | None, str]:
-    """(text, encoding) of bytes that are not UTF-8 and plainly another encoding; (None, "") where that is not plain.
-
-    Plain means that most bytes beyond ASCII cannot be read as UTF-8 (else this is UTF-8 with a damaged place), and that
-    the other encoding knows them all.
-    """
-    beyond = sum(byte > 0x7F for byte in raw)
-    alien = [char for char in raw.decode(errors="surrogateescape") if "\udc80" <= char <= "\udcff"]
-    if len(alien) * 2 <= beyond or _HALVES.issuperset(alien):
+    """(text, encoding) of bytes that are not UTF-8 and plainly another encoding; (None, "") where that is not plain."""
+    if _is_damaged_utf8(raw):
         return None, ""
     name = guess(raw)
     try:
         return raw.decode("cp1252" if name == "Windows-1252" else name), name
     except UnicodeDecodeError:
         return None, ""
+
+
+def _is_damaged_utf8(raw: bytes) -> bool:
+    """True if most bytes beyond ASCII read as UTF-8, or what does not is what cut Western letters leave."""
+    beyond = sum(byte > 0x7F for byte in raw)
+    alien = [char for char in raw.decode(errors="surrogateescape") if "\udc80" <= char <= "\udcff"]
+    return len(alien) * 2 <= beyond or _HALVES.issuperset(alien)
 
 
 def guess(raw: bytes) -> str:

@@ -10,11 +10,12 @@ from typing import Any, BinaryIO
 from engine.data import encoding, repair
 from engine.data.json_rows import SPACE, is_cut, number_or_depth, why
 from engine.data.rows import Reading
+from engine.data.streams import Damaged
 from engine.errors import Exit, FtuiError
 
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what Python makes of bytes that are not UTF-8
-_CHUNK = 1 << 20
-_SEARCHED = 4 * _CHUNK  # characters looked through for the end of a broken row that is not a line by itself
+_CHUNK = 1 << 18
+_SEARCHED = 16 * _CHUNK  # characters looked through for the end of a broken row that is not a line by itself
 _ARRAY_END = re.compile(r"\]\s*\}?\s*\Z")
 _TOKEN_END = 16  # characters; a number or word this near to the end of what was read may go on behind it
 _decode = json.JSONDecoder().raw_decode
@@ -51,9 +52,17 @@ class Cursor:
         self._fill()
         self._buffer = self._buffer.removeprefix("\ufeff")
 
-    def _fill(self) -> None:
-        raw = self._file.read1(_CHUNK)  # type: ignore[attr-defined]
-        self._ended = not raw
+    def _fill(self, size: int = _CHUNK) -> None:
+        raw = b""
+        while len(raw) < size and not self._ended:
+            try:
+                part = self._file.read1(size - len(raw))  # type: ignore[attr-defined]
+            except Damaged:
+                if not raw:
+                    raise
+                break  # what came before is read first; it is thrown again behind that
+            self._ended = not part
+            raw += part
         known = self._undecoded + raw
         try:
             text, used = codecs.utf_8_decode(known, "strict", self._ended)
@@ -97,6 +106,7 @@ class Cursor:
 
     def value(self) -> Any:
         """The value at the cursor, which moves behind it. Raises Broken with the cursor where it was."""
+        size = _CHUNK
         while True:
             try:
                 value, end = _decode(self._buffer, self._at)
@@ -105,13 +115,14 @@ class Cursor:
             except json.JSONDecodeError as error:
                 held = len(self._buffer)
                 may_go_on = is_cut(error, held) or error.pos > held - _TOKEN_END
+                if may_go_on and held - self._at > encoding.MAX_LINE:
+                    raise Broken(encoding.too_long(self._reading.path, self.line), self.line, None, held) from None
                 if self._ended or not may_go_on:
                     raise self._broken(error) from None
-                if held - self._at > encoding.MAX_LINE:
-                    raise Broken(encoding.too_long(self._reading.path, self.line), self.line, None, held) from None
             except (ValueError, RecursionError) as error:
                 raise Broken(number_or_depth(error, self.line, self._reading), self.line, None, self._at) from None
-            self._fill()
+            self._fill(size)
+            size *= 2  # a long value is gone through again from its beginning each time
         if self._dirty and (wrong := NOT_UTF8.search(self._buffer, self._at, end)):
             raise self._not_utf8(wrong.start())
         if isinstance(value, dict):
@@ -119,10 +130,10 @@ class Cursor:
         self.skip(end - self._at)
         return value
 
-    def flaw(self, row: int, cause: str, next_step: str = "mend the file there", repaired: str = "") -> None:
-        """Tell of a flaw at the cursor."""
+    def flaw(self, cause: str, next_step: str = "mend the file there", repaired: str = "") -> None:
+        """Tell of a flaw at the cursor that is not one of a row."""
         error = self._reading.error(Exit.DATA_SYNTAX, cause, self.line, self.column, next_step)
-        self._reading.flaw(row, self.line, error, self.column, repaired)
+        self._reading.flaw(0, self.line, error, self.column, repaired)
 
     def pass_broken(self, array: bool, problem: Broken) -> str:
         """Move from the beginning of a broken row to the next one, or to the ] of the array; returns the row's text.
@@ -154,21 +165,23 @@ class Cursor:
         return None if found < 0 else found + 1
 
     def _next_in_text(self, array: bool, error_at: int) -> int | None:
-        found = []
-        end = repair.end(self._buffer[self._at : self._at + _SEARCHED])
+        named = self._next_by_names(error_at)
+        end = repair.end(self._buffer[self._at : named or self._at + _SEARCHED])
         if end is not None:
-            rest = self._buffer[self._at + end : self._at + end + _SEARCHED].lstrip(SPACE)
+            end += self._at
+            rest = self._buffer[end : end + _SEARCHED].lstrip(SPACE)
             follows = rest[:1] == "]" or (rest[:1] == "," and rest[1:].lstrip(SPACE)[:1] in ("{", "]"))
             if follows if array else rest[:1] == "{" or (not rest and self._ended):
-                found.append(self._at + end)
-        if self._names:
-            name = re.escape(json.dumps(self._names[0], ensure_ascii=False))
-            row = re.compile(r"\}[ \t\r\n]*,?[ \t\r\n]*(\{[ \t\r\n]*" + name + ")")
-            for match in row.finditer(self._buffer, max(self._at, error_at - 1), self._at + _SEARCHED):
-                if self._is_row(match.start(1)):
-                    found.append(match.start(1))
-                    break
-        return min(found, default=None)
+                return end
+        return named
+
+    def _next_by_names(self, error_at: int) -> int | None:
+        if not self._names:
+            return None
+        name = re.escape(json.dumps(self._names[0], ensure_ascii=False))
+        row = re.compile(r"\}[ \t\r\n]*,?[ \t\r\n]*(\{[ \t\r\n]*" + name + ")")
+        found = row.finditer(self._buffer, max(self._at, error_at - 1), self._at + _SEARCHED)
+        return next((match.start(1) for match in found if self._is_row(match.start(1))), None)
 
     def _is_row(self, at: int) -> bool:
         """True if a row with the names of the last good one begins there."""
@@ -180,7 +193,7 @@ class Cursor:
 
     def _broken(self, error: json.JSONDecodeError) -> Broken:
         """What is wrong at the cursor, with its place. Bytes that are no text are named before what follows from them."""
-        whole = len(self._buffer.rstrip(SPACE))
+        whole = len(self._buffer.rstrip(SPACE)) if self._ended else len(self._buffer)
         cut = self._ended and is_cut(error, whole)
         wrong = NOT_UTF8.search(self._buffer, self._at, whole if cut else error.pos + 1)
         if wrong and wrong.start() < whole - 3:  # at the very end a character may have been cut

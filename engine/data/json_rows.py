@@ -109,7 +109,8 @@ class _Parsed:
             if raw.lstrip()[:1] == b"{" or len(rest) == _JOINED:
                 break
             rest.append(raw)
-        spread = any(raw.strip() for raw in rest)
+        begun = self._line.text.lstrip()[:1] == "{"
+        spread = begun and any(raw.strip() for raw in rest)
         lines = 1
         found = repair.value(self._line.text, close=not spread)
         if found is None and spread:

@@ -75,7 +75,7 @@ def read_values(file: BinaryIO, reading: Reading, wrapped: bool = False, name: s
         cursor.skip(1)
     yield from _rows(cursor, reading, array)
     if array and not cursor.lost and cursor.peek():
-        cursor.flaw(cursor.rows, "something follows the ] that ends the array")
+        cursor.flaw("something follows the ] that ends the array")
 
 
 def _inside(cursor: Cursor, reading: Reading, name: str | None) -> Iterator[Row]:
@@ -106,9 +106,9 @@ def _inside(cursor: Cursor, reading: Reading, name: str | None) -> Iterator[Row]
         if whole:
             cursor.skip(1)
         if not cursor.lost and (not whole or cursor.peek()):
-            cursor.flaw(cursor.rows, "the object that holds the rows does not end where it should")
+            cursor.flaw("the object that holds the rows does not end where it should")
     except Broken as problem:
-        reading.flaw(cursor.rows, problem.line, problem.error, problem.column)
+        reading.flaw(0, problem.line, problem.error, problem.column)
     if not read:
         raise reading.error(
             Exit.DATA_SHAPE,
@@ -137,7 +137,6 @@ def _rows(cursor: Cursor, reading: Reading, array: bool) -> Iterator[Row]:
         if not char:
             if array:
                 cursor.flaw(
-                    cursor.rows,
                     "the file ends before the ] of the array: it was cut off",
                     "copy or download it again",
                     "closed the array" if reading.repair else "",
@@ -145,7 +144,7 @@ def _rows(cursor: Cursor, reading: Reading, array: bool) -> Iterator[Row]:
                 cursor.lost = True
             return
         cursor.rows += 1
-        row, line = cursor.rows, cursor.line
+        row, line, column = cursor.rows, cursor.line, cursor.column
         comma = True  # whether one must follow
         try:
             value = cursor.value()
@@ -153,7 +152,7 @@ def _rows(cursor: Cursor, reading: Reading, array: bool) -> Iterator[Row]:
             if error is None:
                 yield Row(row, line, value)
             else:
-                reading.flaw(row, line, error)
+                reading.flaw(row, line, error, column)
         except Broken as problem:
             if reading.strict:
                 raise problem.error from None
@@ -166,7 +165,7 @@ def _rows(cursor: Cursor, reading: Reading, array: bool) -> Iterator[Row]:
                 reading.flaw(row, problem.line, problem.error, problem.column)
             if cursor.lost:
                 if not problem.cut:
-                    cursor.flaw(row, "where the next row begins is not plain: nothing behind this row was read")
+                    cursor.flaw(f"where the next row begins is not plain: nothing behind row {row} was read")
                 return
             comma = False
         if array:
@@ -193,6 +192,6 @@ def _comma(cursor: Cursor, needed: bool) -> None:
     if char == ",":
         cursor.skip(1)
         if cursor.peek() == "]":
-            cursor.flaw(cursor.rows, "a comma too many stands before the ]", "take the last comma out", READ_ON)
+            cursor.flaw("a comma too many stands before the ]", "take the last comma out", READ_ON)
     elif needed and char and char != "]":
-        cursor.flaw(cursor.rows + 1, "a comma is missing between two rows", repaired=READ_ON)
+        cursor.flaw("a comma is missing between two rows", repaired=READ_ON)

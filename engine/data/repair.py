@@ -57,7 +57,7 @@ def value(text: str, *, close: bool = False) -> tuple[Any, str] | None:
 
 
 def end(text: str, at: int = 0) -> int | None:
-    """Where the value that begins at `at` ends, told by its brackets alone; None if they do not close."""
+    """Where the value that begins at `at` ends, told by its brackets; None if they do not close, or a quote does not."""
     depth = 0
     for token in _TOKEN.finditer(text, at):
         mark = token[0]
@@ -67,6 +67,8 @@ def end(text: str, at: int = 0) -> int | None:
             depth -= 1
             if depth <= 0:
                 return token.end() if depth == 0 else None
+        elif mark in ("'", '"'):
+            return None
     return None
 
 

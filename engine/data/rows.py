@@ -23,7 +23,7 @@ class Row(Struct):
 
 
 # Called for each flaw that does not keep the rest from being read, with
-#   row       its number; 0 for a flaw of the file as a whole
+#   row       its number; 0 for a flaw of the file that is not one of a row
 #   line      from 1, where the file has lines
 #   error     what is wrong
 #   column    the character in that line, from 1, where one can be named

@@ -20,7 +20,8 @@ _TEXT = (".txt", ".md", ".text")
 _TABLE = (".csv", ".tsv")
 # What a file of rows may be named; any of the text kinds may be packed by gzip or zstd.
 SUFFIXES = (*_JSON, *_TABLE, *_TEXT, ".parquet", ".pq", ".arrow", ".feather", ".ipc")
-_FIRST_LINES = 8  # looked at to tell JSONL from other JSON
+_FIRST = 1 << 20  # bytes looked at to tell JSONL from other JSON, and of them
+_FIRST_LINES = 8
 _MOVED_EVERY = 256  # rows
 
 Moved = Callable[[int], None]
@@ -72,10 +73,10 @@ def read(
             if moved is not None and count % _MOVED_EVERY == 0:
                 moved(position())
     except Damaged as damage:
-        error = FtuiError(Exit.DATA_SYNTAX, str(damage), f"{path}, after row {count}", "copy or download it again")
+        error = reading.error(Exit.DATA_SYNTAX, f"{damage}, after row {count}", next_step="copy or download it again")
         if count == before:
             raise error from None
-        reading.flaw(count, None, error)
+        reading.flaw(0, None, error)
     except PermissionError:
         raise FtuiError(Exit.PERMISSION, "the file may not be read", str(path), "check its owner and mode") from None
     except OSError as error:
@@ -131,25 +132,22 @@ def _text_rows(text: TextFile, reading: Reading, array: str | None) -> Iterator[
         with text.open() as file:
             yield from tables.read_csv(file, reading, tabs=text.suffix == ".tsv")
         return
-    with text.open() as file:
-        quiet = Reading(reading.path, lambda *flaw: None)
-        filled = (line.text for line in encoding.lines(file, quiet) if line.text.strip())
-        first = list(islice(filled, _FIRST_LINES))
-    begin = first[0].lstrip()[:1] if first else ""
+    sample = text.sample(_FIRST).decode(errors="replace").removeprefix("\ufeff")
+    begin = sample.lstrip()[:1]
     if text.suffix in _TEXT or (text.suffix not in _JSON and begin not in ("[", "{")):
         yield from text_rows.read_text(text, reading)
         return
-    head = "".join(first)[: 1 << 16]
-    wrapped = begin == "{" and json_values.wraps_rows(head)
+    wrapped = begin == "{" and json_values.wraps_rows(sample)
     with text.open() as file:
-        if begin != "[" and _by_line(first, text.suffix, wrapped):
+        if begin != "[" and _by_line(sample, text.suffix, wrapped):
             yield from json_rows.read_lines(file, reading)
         else:
             yield from json_values.read_values(file, reading, wrapped, array)
 
 
-def _by_line(first: list[str], suffix: str, wrapped: bool) -> bool:
+def _by_line(sample: str, suffix: str, wrapped: bool) -> bool:
     """Whether JSON is one row a line, by its first lines that are not blank."""
+    first = list(islice((line for line in sample.split("\n") if line.strip()), _FIRST_LINES))
     if wrapped and len(first) == 1:
         return False
     if suffix in (".jsonl", ".ndjson"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -36,8 +37,7 @@ class TextFile:
         self.packing = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
         inner = path.with_suffix("") if path.suffix.lower() in _SUFFIXES.get(self.packing, ()) else path
         self.suffix = inner.suffix.lower()
-        with self.open() as stream:
-            self.head = stream.read(SAMPLE)
+        self.head = self.sample(SAMPLE)
 
     def open(self) -> BinaryIO:
         """Raises OSError; reading what it returns raises Damaged."""
@@ -48,6 +48,15 @@ class TextFile:
         if self.encoding:
             stream = _buffered(_Recoded(stream, self.encoding))
         return stream
+
+    def sample(self, size: int) -> bytes:
+        """The first `size` bytes, or what can be had of them."""
+        parts: list[bytes] = []
+        with self.open() as stream, contextlib.suppress(Damaged):
+            while size > 0 and (part := stream.read1(size)):  # type: ignore[attr-defined]
+                parts.append(part)
+                size -= len(part)
+        return b"".join(parts)
 
     def position(self) -> int:
         """Bytes of the file on disk that were read since the last `open`."""
@@ -111,26 +120,32 @@ class _Unpacked(_Stream):
         self._name = name
         self._unpacker = fresh()
         self._begun = False
+        self._damage: Damaged | None = None
 
     def _more(self) -> bytes:
-        while True:
-            rest = b""
+        while self._damage is None:
+            packed = b""
             if self._unpacker.eof:
-                rest = self._unpacker.unused_data.lstrip(b"\0")  # tapes and some tools pad with zeros
+                packed = self._unpacker.unused_data
                 self._unpacker, self._begun = self._fresh(), False
-            packed = rest or self._source.read(_PACKED)
+            packed = packed or self._source.read(_PACKED)
             if not packed:
-                if self._begun:
-                    raise Damaged(f"the {self._name} file ends too early: it was cut off")
-                return b""
-            self._begun = True
+                if not self._begun:
+                    return b""
+                self._damage = Damaged(f"the {self._name} file ends too early: it was cut off")
+                break
+            if not self._begun:
+                packed = packed.lstrip(b"\0")  # some tools pad with zeros
+            self._begun = self._begun or bool(packed)
             try:
                 text = self._unpacker.decompress(packed)
             except Exception as error:  # zlib.error or zstandard.ZstdError, whichever package is at work
                 reason = " ".join(str(error).split())[:120]
-                raise Damaged(f"the {self._name} file cannot be unpacked any further: {reason}") from None
+                self._damage = Damaged(f"the {self._name} file is damaged and cannot be unpacked any further: {reason}")
+                break
             if text:
                 return text
+        raise self._damage
 
 
 class _Recoded(_Stream):

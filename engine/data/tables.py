@@ -48,7 +48,7 @@ def read_csv(file: BinaryIO, reading: Reading, tabs: bool = False) -> Iterator[R
             if problem is not None:
                 error, line, column, repaired = _broken(problem, begin, reading), begin.number, None, ""
             elif len(cells) != len(header):
-                cause = f"row {row} has {len(cells)} cells, the header names {len(header)}"
+                cause = f"row {row} has {len(cells)} cell{'s' * (len(cells) != 1)}, the header names {len(header)}"
                 error = reading.error(Exit.DATA_SYNTAX, cause, begin.number, next_step=_QUOTES)
                 line, column, repaired = begin.number, None, ""
         if problem is not None:
@@ -113,8 +113,11 @@ def _header(cells: list[str], lines: _Lines, problem: csv.Error | None, reading:
     line = lines.record[0]
     if problem is not None:
         raise _broken(problem, line, reading)
-    if flaw := next((line.flaw for line in lines.record if line.flaw is not None and not line.repaired), None):
-        raise flaw
+    for one in lines.record:
+        if one.flaw is not None and not one.repaired:
+            raise one.flaw
+        if one.flaw is not None:
+            reading.flaw(0, one.number, one.flaw, one.column, one.repaired)
     names = [cell.strip() for cell in cells]
     wrong = "" if all(names) else "a column has no name"
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from engine.data import sources
 from engine.errors import Exit, FtuiError
@@ -54,6 +56,20 @@ CSV = 'instruction,output\nWho are you?,I am Ada.\n"你是谁？",我是 Ada。\
         ("bom.csv", b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode()),
         ("semicolon.csv", CSV.replace(",", ";")),
         ("a.tsv", CSV.replace(",", "\t")),
+        ("inside.json", json.dumps({"data": ROWS}, indent=1)),
+        ("inside-one-line.json", json.dumps({"version": "1", "size": [2, 3], "train": ROWS, "test": [{"q": 1}]})),
+        ("inside.jsonl", json.dumps({"train": ROWS})),
+        ("packed.jsonl.gz", gzip.compress(jsonl(ROWS).encode())),
+        ("packed-twice.jsonl.gz", gzip.compress(jsonl(ROWS[:1]).encode()) + gzip.compress(jsonl(ROWS[1:]).encode())),
+        ("packed.json.gz", gzip.compress(json.dumps(ROWS, indent=1).encode())),
+        ("packed.csv.gz", gzip.compress(CSV.encode())),
+        ("packed.tsv.zst", zstandard.compress(CSV.replace(",", "\t").encode())),
+        ("packed.json.zst", zstandard.compress(json.dumps(ROWS).encode())),
+        (
+            "packed-twice.jsonl.zst",
+            zstandard.compress(jsonl(ROWS[:1]).encode()) + zstandard.compress(jsonl(ROWS[1:]).encode()),
+        ),
+        ("packed-no-suffix", zstandard.compress(jsonl(ROWS).encode())),
     ],
     ids=short,
 )
@@ -61,6 +77,63 @@ def test_the_same_rows_come_out_of_every_kind_of_text_file(tmp_path: Path, name:
     rows = list(sources.read(write(tmp_path, name, content)))
     assert [row.value for row in rows] == ROWS
     assert [row.number for row in rows] == [1, 2]
+
+
+def test_a_row_with_a_list_of_objects_is_no_wrapper(tmp_path: Path) -> None:
+    for rows in (
+        [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}],
+        [{"tools": [{"name": "look"}], "question": "q"}, {"tools": [{"name": "look"}], "question": "r"}],
+        [{"talk": [{"from": "human", "value": "q"}]}],
+    ):
+        path = write(tmp_path, "a.json", "\n".join(json.dumps(row, indent=1) for row in rows))
+        assert [row.value for row in sources.read(path)] == rows
+        assert [row.value for row in sources.read(write(tmp_path, "a.jsonl", jsonl(rows)))] == rows
+
+
+def test_one_of_several_arrays_is_read_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.json", json.dumps({"train": ROWS, "test": [{"a": "b"}], "dev": []}, indent=1))
+    notes: list[str] = []
+    assert [row.value for row in sources.read(path, array="test", notes=notes)] == [{"a": "b"}]
+    assert "train" in notes[0] and "dev" in notes[0]
+    with pytest.raises(FtuiError) as caught:
+        list(sources.read(path, array="valid"))
+    assert caught.value.code == Exit.DATA_SHAPE and "train" in caught.value.next_step
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_arrow(tmp_path: Path, kind: str) -> None:
+    import pyarrow
+
+    table = pyarrow.Table.from_pylist(ROWS * 3)
+    for name in ("a.arrow", "no-suffix"):
+        with pyarrow.OSFile(str(tmp_path / name), "wb") as sink:
+            write = pyarrow.ipc.new_file if kind == "file" else pyarrow.ipc.new_stream
+            with write(sink, table.schema) as out:
+                out.write_table(table, max_chunksize=4)
+        rows = list(sources.read(tmp_path / name))
+        assert [row.value for row in rows] == ROWS * 3
+        assert [(row.number, row.line) for row in rows] == [(number, None) for number in range(1, 7)]
+    (tmp_path / "cut.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:200])
+    assert failure(tmp_path / "cut.arrow").code == Exit.DATA_SYNTAX
+
+
+def test_a_table_that_is_packed_once_more_says_so(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    packed = write(tmp_path, "a.parquet.gz", gzip.compress((tmp_path / "a.parquet").read_bytes()))
+    error = failure(packed)
+    assert error.code == Exit.DATA_SYNTAX and "packed Parquet" in error.cause
+
+
+def test_rows_are_numbered_on_and_progress_is_in_bytes_of_the_file(tmp_path: Path) -> None:
+    content = gzip.compress(jsonl([{"text": str(n) * 50} for n in range(3000)]).encode())
+    path = write(tmp_path, "a.jsonl.gz", content)
+    seen: list[int] = []
+    rows = list(sources.read(path, before=100, moved=seen.append))
+    assert [rows[0].number, rows[-1].number, rows[0].line] == [101, 3100, 1]
+    assert seen == sorted(seen) and seen[0] > 0 and seen[-1] <= len(content)
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -120,6 +193,8 @@ def test_plain_text_is_cut_at_lines_or_where_it_is_wrapped_at_blank_lines(tmp_pa
         ("quote.csv", 'q,a\nx,y\n"x,y\nx,y\n', "line 3", "inside a quoted cell"),
         ("twice.csv", "q,q\nx,y\n", "line 1", "two columns are named q"),
         ("packed.jsonl", b"\x1f\x8b\x08\x00rest", "packed.jsonl", "gzip"),
+        ("cut.jsonl.zst", zstandard.compress(jsonl(ROWS).encode())[:-9], "cut.jsonl.zst", "zstd"),
+        ("sheet.csv", b"PK\x03\x04rest", "sheet.csv", "zip"),
         ("tail.txt", "good\nnaïve 你".encode()[:-1], "line 2", "cut off"),
     ],
     ids=short,
@@ -175,6 +250,10 @@ def test_a_wrong_byte_far_into_a_file_is_placed(tmp_path: Path) -> None:
 def test_nul_bytes_are_an_encoding_problem(tmp_path: Path) -> None:
     error = failure(write(tmp_path, "a.jsonl", b'{"a": "b"}\n{"a": "b\0c"}\n'))
     assert error.code == Exit.DATA_ENCODING and "NUL" in error.cause and "line 2" in error.where
+    # A file that is no text at all is refused also by who would leave bad rows out.
+    with pytest.raises(FtuiError) as caught:
+        list(sources.read(write(tmp_path, "sound.bin", b"RIFF\0\0\0\1\n" * 9), lambda *_: None))
+    assert caught.value.code == Exit.DATA_ENCODING
 
 
 @pytest.mark.parametrize("content", ["", " \n\n", "[]", "\ufeff", "a,b\n"])
