@@ -50,14 +50,14 @@ def _rows(facts: Facts) -> Iterator[str]:
 def _masked(facts: Facts, settings: Settings) -> Iterator[str]:
     """Rows without any label teach nothing, and trainers drop them without a word."""
     masked = facts.untrained_at(settings.max_length)
-    if not masked or masked >= facts.rows:  # all of them: a refusal
+    if not masked or masked >= facts.counted:  # all of them: a refusal
         return
-    uncut = facts.rows - facts.trained_rows if facts.trained_rows is not None else 0
-    if masked > uncut:
-        rows = "1 row is" if masked == 1 else f"{masked:,} rows are"
+    cut = masked - (facts.counted - len(facts.starts)) if len(facts.starts) else 0
+    if cut:
+        rows = "1 row is" if cut == 1 else f"{cut:,} rows are"
         yield f"{rows} cut at {settings.max_length} tokens before the answer begins: nothing of them is trained"
-    else:
-        rows = "1 row has" if masked == 1 else f"{masked:,} rows have"
+    if masked > cut:
+        rows = "1 row has" if masked - cut == 1 else f"{masked - cut:,} rows have"
         yield f"{rows} no trained token: every label is masked, see the preview"
 
 
@@ -139,10 +139,11 @@ def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.max <= settings.max_length:
         return
     count = facts.cut_at(settings.max_length)
+    rows = f"{facts.counted:,} rows" if facts.counted == facts.rows else f"{facts.counted:,} counted rows"
     if count == 1:
-        many, lose = f"1 of {facts.rows:,} rows is", "loses its"
+        many, lose = f"1 of {rows} is", "loses its"
     elif count is not None:
-        many, lose = f"{count:,} of {facts.rows:,} rows are", "lose their"
+        many, lose = f"{count:,} of {rows} are", "lose their"
     else:
         share = next((s for s, at in ((50, facts.p50), (5, facts.p95), (1, facts.p99)) if at > settings.max_length), 0)
         many, lose = (f"more than {share} % of the rows" if share else "a few rows (under 1 %)") + " are", "lose their"

@@ -33,16 +33,17 @@ class Facts(Struct, kw_only=True, dict=True):
     rows               usable rows of the data set
     p50, p95, p99, max tokens of whole rendered rows; `exact` tells the model's own tokenizer from an estimate
     mean               average tokens a row; 0 where it was not counted
-    lengths            tokens of each row in any order, where known: a list or an array. Lets an edit of the length say how
-                       many rows it cuts
-    starts             tokens before the first one with a loss, the same way: says at which length nothing is trained
+    lengths            tokens of each row that was counted, in any order: a list or an array; empty where only percentiles are
+                       known. Fewer than `rows` for a sample, or where some rows stand in an epoch more than once
+    starts             tokens before the first one with a loss, of those rows that have one: says at which length nothing is
+                       trained
     complex_task       the person says that it takes reasoning, not only style or format
     stage              what the columns of the rows allow: "sft", "pretraining" (bare text), "dpo" (pairs), "kto" (ratings),
                        "rl" (prompts alone)
     goal               what the tuning is for, where the person said so or it is plain (identity: "persona")
     deadline           seconds in which it has to be done, where the person said so
     has_end_token      False when no row's answer ends with an end token
-    trained_rows       rows of which something is trained when none is cut; None where not counted
+    trained_rows       rows of which something is trained when none is cut, of those counted; None where not known
     overlap            held-out rows that stand in the training rows as well
     speeds             measured with this model on this machine, by a probe or earlier runs (`speeds.known`)
     """
@@ -87,15 +88,20 @@ class Facts(Struct, kw_only=True, dict=True):
     def _starts(self) -> np.ndarray:
         return _sorted(self.starts)
 
+    @property
+    def counted(self) -> int:
+        """Rows whose tokens were counted; all of them where only percentiles are known."""
+        return len(self.lengths) or self.rows
+
     def cut_at(self, max_length: int) -> int | None:
-        """Rows that are longer than `max_length`; None where only percentiles are known."""
+        """Counted rows that are longer than `max_length`; None where only percentiles are known."""
         return _above(self.ascending, max_length) if len(self.lengths) else None
 
     def untrained_at(self, max_length: int) -> int | None:
-        """Rows of which nothing with a loss is left at `max_length`; None where it was not counted."""
+        """Counted rows of which nothing with a loss is left at `max_length`; None where it is not known."""
         if len(self.starts):
-            return _above(self._starts, max_length - 1)
-        return None if self.trained_rows is None else self.rows - self.trained_rows
+            return self.counted - len(self.starts) + _above(self._starts, max_length - 1)
+        return None if self.trained_rows is None else self.counted - self.trained_rows
 
     @property
     def first_length(self) -> int:

@@ -39,11 +39,13 @@ def disk(facts: Facts, settings: Settings) -> Iterator[str]:
 def _nothing_to_train(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.rows < 1:
         yield "there is no row to train on"
+    elif facts.stage == "rl":  # prompts alone: the answers are made while it trains
+        return
     elif facts.trained_rows == 0:
-        yield f"every label of all {facts.rows:,} rows is masked: there is no answer to learn, see the preview"
-    elif facts.untrained_at(settings.max_length) == facts.rows:
+        yield f"every label of all {facts.counted:,} rows is masked: there is no answer to learn, see the preview"
+    elif facts.untrained_at(settings.max_length) == facts.counted:
         yield (
-            f"every label is masked: at {settings.max_length} tokens all {facts.rows:,} rows are cut before their answer "
+            f"every label is masked: at {settings.max_length} tokens all {facts.counted:,} rows are cut before their answer "
             f"begins, take at least {facts.first_length}"
         )
 

@@ -169,6 +169,20 @@ def test_rows_cut_before_their_answer() -> None:
     assert not warned(given, "before the answer", max_length=121)
 
 
+def test_rows_without_a_label_are_told_from_those_cut_before_it() -> None:
+    given = facts(5, starts=[100, 110, 120], trained_rows=3)
+    assert "1 row is cut at 120" in warned(given, "before the answer", max_length=120)
+    assert "2 rows have no trained token" in warned(given, "masked", max_length=120)
+
+
+def test_rows_are_those_counted_where_some_count_twice() -> None:
+    """A source of weight 2: an epoch has 8 rows of 4."""
+    given = facts(8, lengths=[100, 120, 140, 300], starts=[50, 60, 70, 80], trained_rows=4, p99=300, max=300)
+    assert "1 of 4 counted rows is cut at 299" in warned(given, "cut", max_length=299)
+    assert not warned(given, "masked")
+    assert "1 row is cut at 80 tokens before" in warned(given, "before the answer", max_length=80)
+
+
 def test_answers_without_an_end_token() -> None:
     assert "will not learn to stop" in warned(facts(has_end_token=False), "end token: ")
     assert not warned(facts(max=231), "end token")

@@ -23,6 +23,7 @@ def test_nothing_to_train_on() -> None:
 def test_every_label_masked_whatever_the_length() -> None:
     assert "every label of all 1,000 rows is masked" in refused(facts(trained_rows=0))
     assert not refused(facts(trained_rows=1))
+    assert "masked" not in refused(facts(trained_rows=0, stage="rl"))
 
 
 def test_every_label_masked_at_this_length() -> None:
