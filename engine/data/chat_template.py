@@ -169,10 +169,12 @@ def _with_calls(messages: Sequence[Message], form: _Calls) -> list[dict[str, Any
                 arguments = call["arguments"]
                 arguments = json.dumps(arguments, ensure_ascii=False) if form.text_arguments else arguments
                 function = {"name": call["name"], "arguments": arguments}
-                name = call.get("id", "")
-                if form.short_ids and not _MISTRAL_ID.fullmatch(name):
+                name = own = call.get("id", "")
+                if form.short_ids and not _MISTRAL_ID.fullmatch(own):
                     count += 1
-                    given[name] = name = f"call{count:05}"
+                    name = f"call{count:05}"
+                if own:
+                    given[own] = name
                 waiting.append(name)
                 calls.append({"type": "function", "function": function} | ({"id": name} if name else {}))
         elif message.role == "tool":
