@@ -21,11 +21,11 @@ from engine.advice import Facts, Plan, advise
 from engine.advice.kinds import Goal
 from engine.choice import Choice, Given
 from engine.data import dataset as datasets_
-from engine.data import findings, lengths, tokenizer
+from engine.data import findings, lengths, split, tokenizer
 from engine.models import facts as model_facts
 from engine.models import sources
 from engine.models.facts import ModelFacts
-from engine.recipe import TRAINED_STAGES, Check, Checks, Recipe
+from engine.recipe import TRAINED_STAGES, Check, Checks, Recipe, Settings
 
 if TYPE_CHECKING:
     from engine.data.dataset import Dataset
@@ -255,8 +255,12 @@ class _Maker:
             counted,
             plan.settings.max_length,
             context=facts.context,
+            held_out=_held_out(counted, plan.settings),
             progress=reporting("looking at the rows"),
         )
+        if overlap := next((finding.count for finding in found if finding.kind == "overlap"), 0):
+            advice_facts = msgspec.structs.replace(advice_facts, overlap=overlap)
+            plan = _plan(choice, advice_facts, given)
         checks, probe = _questions(self._preset, dataset, data.values)
         recipe = Recipe(
             name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
@@ -307,6 +311,12 @@ def known(choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts,
         trained_rows=len(counted.starts),
         speeds=speeds.known(machine, model),
     )
+
+
+def _held_out(counted: Lengths, settings: Settings) -> list[int]:
+    """Numbers of the rows that the worker will hold out."""
+    trained = counted.trained_at(settings.max_length)
+    return [counted.rows[trained[at]] for at in split.held_out(len(trained), settings.eval_fraction, settings.seed)]
 
 
 def _goal(choice: Choice, intent: Intent) -> Goal | None:

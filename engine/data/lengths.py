@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Of = Literal["whole", "prompt", "completion"]
 _FIRST, _BLOCK = 64, 1024  # rows counted together: few at first, so that something is there at once
-_GLANCE = 400_000  # bytes of rows that are counted for a first picture, about
+_GLANCE = 4_000_000  # bytes of rows that are counted for a first picture, about
 
 
 class Cut:
@@ -134,6 +134,13 @@ class Lengths:
         first = self._table.first
         return _array(first[first >= 0])
 
+    def trained_at(self, cutoff: int) -> list[int]:
+        """Places of the rows of which something with a loss is left when they are cut to `cutoff` tokens."""
+        # The first token of a row is never predicted.
+        first = self._table.first
+        left = (first >= 0) & (first.clip(1) < cutoff)
+        return left.nonzero()[0].tolist()
+
     @property
     def max(self) -> int:
         """The longest row, in tokens."""
@@ -208,7 +215,7 @@ def count(
     """
     examples = dataset.examples
     numbers = examples.rows if isinstance(examples, Examples) else array("I", [example.row for example in examples])
-    if limit is not None and limit < len(examples):
+    if limit is not None:
         return _glance(examples, numbers, tokenizer, progress, limit)
     if isinstance(tokenizer, Estimate):
         counter = Counter(tokenizer, examples)
@@ -236,6 +243,7 @@ def _glance(
     progress: Callable[[int, int], None] | None,
     limit: int,
 ) -> Lengths:
+    limit = min(limit, len(examples))
     if isinstance(examples, Examples):
         limit = min(limit, max(_FIRST, _GLANCE * len(examples) // max(1, examples.size)))
     places = [at * len(examples) // limit for at in range(limit)]

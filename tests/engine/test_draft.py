@@ -243,3 +243,20 @@ def test_a_plan_under_a_preset_is_one_to_compare_with(tiny_model: Path, rows: Pa
     other = drafts.under_preset(draft, "identity")
     assert other.plan.settings.learning_rate == 1e-3 and other.plan.edits == {}
     assert other.dataset is draft.dataset and draft.plan.settings.rank == 4
+
+
+def test_held_out_rows_that_stand_in_training_as_well_are_warned_about(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "twice.jsonl"
+    lines = [{"prompt": f"What is number {n}?", "completion": f"It is the number {n}, as asked."} for n in range(300)]
+    path.write_text("\n".join(map(json.dumps, lines * 2)))
+    draft = make(tiny_model, data=str(path))
+    assert draft.plan.settings.eval_fraction == 0.1
+    overlap = draft.advice_facts.overlap
+    assert 40 <= overlap <= 60
+    assert any(f"{overlap} held-out rows" in warning for warning in draft.plan.warnings)
+    # The same rows are held out by the worker.
+    from engine.worker import rows as worker_rows
+
+    made = worker_rows.prepare(draft.recipe, draft.model_folder)
+    trained = {tuple(row["input_ids"]) for row in made.train}
+    assert sum(tuple(row["input_ids"]) in trained for row in made.held_out) == overlap

@@ -166,11 +166,15 @@ class PlanScreen(Step):
         self.refresh_bindings()
 
     def _show_gate(self, draft: Draft) -> None:
-        """Whether to tune at all: a line only where the answer is not plainly yes."""
-        place = self.query_one("#gate", Static)
-        place.display = draft.plan.gate.verdict != "tune"
-        if place.display:
-            place.update(verdict(draft.plan.gate) + Content.styled("  t", FAINT))
+        """Whether to tune at all: loud where something speaks against it, faint where only an answer is missing."""
+        place, gate = self.query_one("#gate", Static), draft.plan.gate
+        place.display = gate.verdict != "tune"
+        doubts = [question for question in gate.questions if question.speaks != "for"]
+        if all(not question.known for question in doubts):
+            missing = "; ".join(question.answer for question in doubts)
+            place.update(Content.styled(f"t  Tune at all? {safe(missing)}", FAINT))
+        else:
+            place.update(verdict(gate) + Content.styled("  t  more", FAINT))
 
     def on_resize(self) -> None:
         # The forecast keeps its place below; a long list of settings scrolls above it.
