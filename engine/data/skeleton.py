@@ -130,8 +130,10 @@ class Skeletons:
                         for at, text in enumerate(stand_ins(which))
                     ]
                     rendered = self._render(_filled(example, given))
-                    if not all(_same(one, side.fill(given), side) for one, side in zip(rendered, made, strict=True)):
-                        return None
+                    filled = [side.fill(given) for side in made]  # None where such a row is rendered by itself
+                    for one, pieces, side in zip(rendered, filled, made, strict=True):
+                        if pieces is not None and not _same(one, pieces, side):
+                            return None
         except FtuiError:
             return None
         return made if all(map(self._accept, made)) else None
@@ -261,10 +263,8 @@ def _outer(text: str, skeleton: Skeleton, bare: Sequence[str], around: str) -> d
     return {int(name[1:]): found for name, found in match.groupdict().items()} if match else {}
 
 
-def _same(rendered: Rendered, pieces: list[str] | None, skeleton: Skeleton) -> bool:
+def _same(rendered: Rendered, pieces: list[str], skeleton: Skeleton) -> bool:
     """True if a row that is filled in is the row that is rendered."""
-    if pieces is None:
-        return False
     spans, at = [], 0
     for piece, trained in zip(pieces, skeleton.trained, strict=True):
         spans += [(at, at + len(piece))] if trained else []
