@@ -88,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
 
     if bool(args.fix) != bool(args.out):
         raise FtuiError(Exit.USAGE, "--fix and --out go together", next_step="--fix all --out cleaned.jsonl")
+    if args.out:
+        from engine.data import clean
+
+        clean.check_target(Path(args.out).expanduser())
     with progress.shown(args.json) as report:
         watched = sys.stdout.isatty() and not args.json
         seen = look(args, report, inspection.show_first if watched else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from engine.data.dataset import BadRow, Dataset, Example
     from engine.data.findings import Finding
     from engine.data.lengths import Lengths, Of
+    from engine.data.preview import Piece
+    from engine.data.tokenizer import AnyTokenizer
 
 _BAR = 40
 _LEVELS = {"problem": ("✗ ", "bold yellow"), "warning": ("! ", "yellow"), "note": ("· ", "dim")}
@@ -157,8 +159,6 @@ def _finding(seen: Seen, finding: Finding) -> None:
 
 def preview(seen: Seen, first: int, count: int, tokens: bool) -> None:
     """The exact text that the model sees: what is trained between ⟦ and ⟧ and underlined, token boundaries as │."""
-    from engine.data import preview as previews
-
     chosen: list[Example] = []
     for example in seen.dataset.examples:
         if len(chosen) >= count:
@@ -170,21 +170,29 @@ def preview(seen: Seen, first: int, count: int, tokens: bool) -> None:
     show.say()
     show.say("what the model sees; ⟦what it is trained to say⟧" + (", │ ends a token" if tokens else ""), "dim")
     for example in chosen:
-        if tokens:
-            sides = [("", [(text, trained) for text, trained, _ in previews.tokens(example, seen.tokenizer)])]
-        else:
-            sides = previews.sides(example, seen.tokenizer)
-        for title, pieces in sides:
+        for title, pieces in _sides(example, seen.tokenizer, tokens):
             line = show.styled(f"row {example.row}  {f'{title}  ' if title else ''}", "dim")
-            for piece, trained in _runs(pieces) if tokens else pieces:
+            for piece, trained in pieces:
                 _piece(line, piece, trained)
             line.rstrip()
             show.console().print(line, soft_wrap=True)
 
 
-def _runs(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
+def _sides(example: Example, tokenizer: AnyTokenizer, tokens: bool) -> list[tuple[str, list[Piece]]]:
+    """(title, pieces) of the one text, or of both sides of a preference pair; with │ after each token if wanted."""
+    from engine.data import preview
+
+    if not tokens:
+        return preview.sides(example, tokenizer)
+    return [
+        (title, _runs((text, trained) for text, trained, _ in found))
+        for title, found in preview.token_sides(example, tokenizer)
+    ]
+
+
+def _runs(pieces: Iterable[Piece]) -> list[Piece]:
     """Tokens as longer pieces of the same kind, │ after each: marks of what is trained stand around the whole."""
-    found: list[tuple[str, bool]] = []
+    found: list[Piece] = []
     for text, trained in pieces:
         text = f"{text}│"
         if found and found[-1][1] == trained:
@@ -195,11 +203,11 @@ def _runs(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
 
 
 def _piece(line: Text, piece: str, trained: bool) -> None:
-    whole = piece.rstrip("\n")
-    ends = len(piece) - len(whole)
-    text = whole.replace("\n", "⏎\n") + "⏎" * ends
-    line.append_text(show.styled(f"⟦{text}⟧", "underline") if trained else show.styled(text, "dim"))
-    line.append("\n" * bool(ends))
+    """One piece, its line feeds visible; the mark of a token's end stays on the line that the token ends."""
+    text = piece.replace("\n", "⏎\n").replace("⏎\n│", "⏎│\n")
+    shown = text.removesuffix("\n")
+    line.append_text(show.styled(f"⟦{shown}⟧", "underline") if trained else show.styled(shown, "dim"))
+    line.append("\n" * (shown != text))
 
 
 def show_cleaned(cleaned: Cleaned) -> None:

@@ -46,7 +46,6 @@ def test_data_in_text(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     assert "exact" in said.out
     assert "12 rows cut, 12 lose their end token" in said.out
     assert "12 rows with nothing left to train" in said.out
-    assert "padding, packing would save" in said.out
     assert "▏" in said.out
     # Trained text is marked by signs and not by colour alone, and it is the answer with its end token.
     assert "⟦It is 1.<|im_end|>" in said.out
@@ -64,6 +63,7 @@ def test_json_agrees_with_the_rows(ftui: Ftui, rows: Path, tiny_model: Path) -> 
     assert views["whole"]["max"] <= views["prompt"]["max"] + views["completion"]["max"]
     assert got["tokens"]["p50"] == views["whole"]["p50"] <= views["whole"]["max"]
     assert got["cutoff"]["rows_cut"] == 0
+    assert 0 <= got["cutoff"]["padding_fraction"] < 1 and 0 <= got["cutoff"]["packing_saves"] < 1
     assert got["memory"]["total"] == sum(
         count for name, count in got["memory"].items() if name not in ("total", "budget")
     )
@@ -87,6 +87,12 @@ def test_log_makes_few_rows_show(ftui: Ftui, tmp_path: Path, tiny_model: Path) -
     few, many = bars("--log")
     assert (few > 2, many) == (True, 40)
     assert "logarithmic" in ftui("data", file, "--model", tiny_model, "--log").out
+
+
+def test_what_padding_wastes_and_packing_would_save(ftui: Ftui, tmp_path: Path) -> None:
+    rows = [{"prompt": "a " * (n % 40 + 1), "completion": "b"} for n in range(200)]
+    said = ftui("data", jsonl(tmp_path / "rows.jsonl", rows), "--cutoff", "60")
+    assert re.search(r"8 rows at once: \d+ % padding, packing would save \d+ %", said.out)
 
 
 def test_a_sample_says_so(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
@@ -114,7 +120,7 @@ def test_no_damage_stops_it_and_each_is_named_by_its_line(ftui: Ftui, damaged: P
     assert said.code == 0
     assert "2 rows, alpaca" in said.out
     assert "3 rows cannot be used" in said.out
-    assert "line 2, column 44: " in said.out
+    assert "line 2, column 43: " in said.out
     assert "line 3: " in said.out
     assert "line 5, column " in said.out
     assert "--bad-rows skip" in said.out
@@ -138,7 +144,7 @@ def test_a_cleaned_copy_reads_back_and_the_original_stays(ftui: Ftui, damaged: P
     words = ("--set", "name=Ada", "--fix", "drop-malformed", "--out", target)
     said = ftui("data", damaged, *words)
     assert said.code == 0
-    assert "2 rows, 1 changed, 3 left out" in said.out
+    assert "2 rows, 0 changed, 3 left out" in said.out
     assert damaged.read_bytes() == before
     got = ftui("data", target, "--json").json
     assert (got["rows"], got["skipped"]) == (2, [])
