@@ -153,6 +153,13 @@ def test_options_go_over_what_the_yaml_says(ftui: Ftui, factory: Path, rows: Pat
     assert got["plan"]["edits"]["epochs"] == 2.0
 
 
+def test_train_takes_such_a_yaml_too(ftui: Ftui, factory: Path) -> None:
+    said = ftui("train", factory, "--length", "100000", "-e", "rope=none")
+    assert said.code == Exit.PLAN_REFUSED
+    assert "100000" in said.err
+    assert directory.all_runs() == []
+
+
 def test_a_yaml_that_is_neither_a_recipe_nor_an_import(ftui: Ftui, tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text("colour: red\n", encoding="utf-8")
