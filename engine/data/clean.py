@@ -54,6 +54,8 @@ _IN_TEXT: dict[str, Callable[[str], str]] = {
 # A second way out of the same finding.
 _INSTEAD = {"drop-secrets": "mask-secrets", "drop-personal-data": "mask-personal-data"}
 
+_ROUNDS = 8  # of mending, at most: what one mend takes out may bring together what another finds
+
 Mend = Callable[[Example], bool]  # changes an example in place; True if it did
 
 
@@ -154,10 +156,16 @@ def _mended(examples: Examples, mends: Mapping[str, Mend], counts: dict[str, int
     made, changed = Examples(), set[int]()
     for example in examples:
         was_empty = _is_empty(example)
-        for name, mend in mends.items():
-            if mend(example):
-                counts[name] += 1
-                changed.add(example.row)
+        done = set[str]()
+        for _ in range(_ROUNDS):
+            found = {name for name, mend in mends.items() if mend(example)}
+            done |= found
+            if not found:
+                break
+        for name in done:
+            counts[name] += 1
+        if done:
+            changed.add(example.row)
         if was_empty or not _is_empty(example):
             made.append(example)
     return made, changed

@@ -158,7 +158,7 @@ def _near_duplicates(alike: nearly.Near, repeats: Repeats) -> list[Finding]:
 def _columns(dataset: Dataset) -> list[Finding]:
     found = []
     if "tools" in dataset.shape.ignored:
-        message = "the column tools is not shown to the model: it learns calls without their descriptions"
+        message = "the column tools is not shown to the model"
         found.append(Finding("tools", "problem", message, fix="put what the tools do into the system prompt"))
     unit = dataset.shape.columns.get("text", "")
     if unit in ("line", "paragraph"):

@@ -55,7 +55,10 @@ class Chunk:
     @cached_property
     def flat(self) -> bytes:
         """All texts, one byte a character ("?" for what is not Latin-1), so that a place here is a place in them."""
-        return SEPARATOR.join(self.texts).encode("latin-1", "replace")
+        flat = SEPARATOR.join(self.texts)
+        if flat.count(SEPARATOR) >= len(self.texts):  # somebody writes it
+            flat = SEPARATOR.join(text.replace(SEPARATOR, " ") for text in self.texts)
+        return flat.encode("latin-1", "replace")
 
     @cached_property
     def wide(self) -> list[int]:

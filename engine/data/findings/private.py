@@ -126,11 +126,11 @@ class Personal:
         hits: dict[int, list[tuple[str, str]]] = {}
         for index in chunk.holding(b"@"):
             if shown := next(_addresses(chunk.texts[index]), ""):
-                hits.setdefault(index, []).append(("e-mail addresses", shown))
+                hits.setdefault(index, []).append(("e-mail", shown))
         for index in _long_numbers(chunk):
             for match in _NUMBER.finditer(chunk.texts[index]):
                 if kind := _number(match):
-                    hits.setdefault(index, []).append((f"{kind}s", f"a {kind}, …{match[0][-4:]}"))
+                    hits.setdefault(index, []).append((kind.removesuffix(" number"), f"a {kind}, …{match[0][-4:]}"))
                     break
         rows: dict[int, set[str]] = {}
         for index in sorted(hits):
@@ -141,8 +141,7 @@ class Personal:
             self._kinds.update(kinds)
 
     def findings(self) -> list[Finding]:
-        kinds = ", ".join(f"{kind} in {count:,}" for kind, count in self._kinds.most_common())
-        what = f"data of persons ({kinds})"
+        what = "data of persons: " + ", ".join(f"{kind} {count:,}" for kind, count in self._kinds.most_common())
         fix = "take them out where they are real"
         return self._marked.finding("personal-data", "warning", ("holds", "hold"), what, fix, "mask-personal-data")
 

@@ -61,7 +61,7 @@ class Pairs:
                 chosen, rejected = (round(count / self._pairs) for count in self._characters)
                 message = (
                     f"the {word} answer is chosen in {percent(len(rows), self._pairs)} of the pairs "
-                    f"(on average {chosen:,} against {rejected:,} characters)"
+                    f"({chosen:,} characters to {rejected:,})"
                 )
                 level: Level = "warning" if len(rows) >= _ALWAYS * self._pairs else "note"
                 fix = f"add pairs whose {'shorter' if word == 'longer' else 'longer'} answer is better, or length is learned"

@@ -32,7 +32,7 @@ def find(lengths: Lengths, cutoff: int | None, context: int | None) -> list[Find
             "rewritten",
             "note",
             ("is trained on its", "are trained on their"),
-            "last answer only: the chat template rewrites earlier turns",
+            "last answer only: the template rewrites the others",
             "to train each answer, make each the last of a row of its own",
         ),
         *Marked(lengths.diverging).finding(

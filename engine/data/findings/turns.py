@@ -48,7 +48,7 @@ _FLAWS = (
     _Flaw("a system prompt after the first turn", "", late_system, "leave these rows out", "drop-late-system"),
     _Flaw(
         "an answer before any question",
-        "that answer is context and not trained",
+        "it is not trained",
         answer_first,
         "nothing to do, if the greeting is meant",
         "",

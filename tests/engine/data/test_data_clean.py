@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.data import clean, dataset, findings, lengths, tokenizer
 from engine.data.clean import Cleaned
@@ -125,6 +128,64 @@ def test_near_duplicates_go_until_none_is_left(tmp_path: Path) -> None:
     done, copy = apply(tmp_path, load(tmp_path, [*others, *copies]), "drop-near-duplicates")
     assert "near-duplicates" not in {finding.kind for finding in findings.find(copy)}
     assert done.left_out == done.actions["drop-near-duplicates"] == 19
+
+
+PIECES = [
+    *(
+        "",
+        " ",
+        "\n",
+        "a",
+        "The river is long. ",
+        "cafÃ©",
+        "Ã",
+        "©",
+        "â€",
+        "™",
+        "\ufffd",
+        "\x1e",
+        "\0",
+        "你好，世界。",
+        "ä½",
+        "\xa0",
+    ),
+    *(
+        "{{name}}",
+        "{{",
+        "}}",
+        "<|im_",
+        "<|im_end|>",
+        "end|>",
+        "[INST]",
+        "[",
+        "INST]",
+        KEY,
+        "hf_",
+        "ann@fastmail.net",
+        "@",
+        "ann",
+    ),
+    *("312-867-5309", "312-", "867-5309", "4539578763621486", "```", "\n```\n", CUT, prose(8, 40), "[Your Name]"),
+]
+texts = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
+turns = st.lists(st.tuples(st.sampled_from("usat"), texts), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(turns, min_size=1, max_size=6))
+def test_whatever_is_in_the_rows_a_copy_with_all_fixes_has_nothing_left_to_fix(
+    talks: list[list[tuple[str, str]]],
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            data = load(folder, [talk("u: a", "a: b"), *(talk(*(f"{who}: {text}" for who, text in t)) for t in talks)])
+            done, copy = apply(folder, data, *(action for action in clean.ACTIONS if action != "drop-too-long"))
+        except FtuiError as error:
+            assert error.cause.startswith(("none of the", "no row"))
+            return
+        assert done.rows == len(copy.examples) and done.rows + done.left_out == len(talks) + 1
+        assert [finding for finding in findings.find(copy) if finding.action] == []
 
 
 # the copy -----------------------------------------------------------------------------------------------------------
