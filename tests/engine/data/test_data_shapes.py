@@ -229,3 +229,23 @@ def test_the_hash_is_of_what_is_trained_on(tmp_path: Path) -> None:
     assert load(tmp_path, [GOOD, {**GOOD, "output": "Hello!"}]).sha256 != first.sha256
     assert load(tmp_path, [GOOD, GOOD], system="Be kind.").sha256 != first.sha256
     assert len(first.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "stage", "columns"),
+    [
+        ("alpaca_en_demo.json", "alpaca", "sft", "prompt=instruction input=input completion=output"),
+        ("c4_demo.jsonl", "text", "pretraining", "text=text"),
+        ("dialogsum.dev.jsonl", "prompt-completion", "sft", "prompt=dialogue completion=summary"),
+        ("dpo_en_demo.json", "preference", "dpo", "conversation=conversations chosen=chosen rejected=rejected"),
+        ("glaive_toolcall_en_demo.json", "sharegpt", "sft", "conversation=conversations tools=tools"),
+        ("identity.json", "alpaca", "sft", "prompt=instruction input=input completion=output"),
+        ("kto_en_demo.json", "rated", "kto", "conversation=messages label=label"),
+        ("wiki_demo.txt", "text", "pretraining", "text=line"),
+    ],
+)
+def test_real_files(shared_data: Path, name: str, shape: str, stage: str, columns: str) -> None:
+    data = dataset.load(Data(source=str(shared_data / name)))
+    assert (data.shape.name, data.shape.stage) == (shape, stage)
+    assert data.shape.columns == dict(pair.split("=") for pair in columns.split())
+    assert data.skipped == []
