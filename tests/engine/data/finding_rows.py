@@ -13,7 +13,12 @@ from engine.data.findings import Finding
 from engine.recipe import Data
 
 ROLES = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
-WORDS = ["river", "stone", "window", "garden", "letter", "music", "winter", "bridge", "market", "silver", "engine", "forest", "paper", "island", "candle", "mirror", "thunder", "pocket", "harbour", "ladder", "button", "carpet", "dragon", "feather", "hammer", "jacket", "kettle", "lantern", "meadow", "needle", "orange", "pepper", "quarter", "ribbon", "saddle", "temple", "uncle", "valley", "wagon", "yellow", "zebra", "anchor", "basket", "cotton", "donkey", "eagle", "falcon"]
+_WORDS = """
+river stone window garden letter music winter bridge market silver engine forest paper island candle mirror thunder
+pocket harbour ladder button carpet dragon feather hammer jacket kettle lantern meadow needle orange pepper quarter
+ribbon saddle temple uncle valley wagon yellow zebra anchor basket cotton donkey eagle falcon
+"""
+WORDS = _WORDS.split()
 
 
 def pair(question: str, answer: str) -> dict[str, str]:
