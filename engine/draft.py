@@ -175,6 +175,8 @@ def refusals(draft: Draft) -> list[str]:
         count = len(draft.dataset.skipped)
         many = "1 row cannot be used: leave it" if count == 1 else f"{count:,} rows cannot be used: leave them"
         reasons.append(f"{many} out (--bad-rows skip), or have mended what can be (--bad-rows repair)")
+    elif draft.dataset.repaired and draft.choice.on_bad_row == "abort":  # to look at it, it was read all the same
+        reasons.append(f"{draft.dataset.repaired[0].reason}: mend the file, or have it mended (--bad-rows repair)")
     if draft.dataset.placeholders:
         missing = sorted(draft.dataset.placeholders)
         rows = max(draft.dataset.placeholders.values())

@@ -35,7 +35,7 @@ def read(kind: str, reading: Reading) -> Iterator[Row]:
         ) from None
     row = reading.before
     try:
-        for batch in _batches(kind, str(reading.path)):
+        for batch, share in _batches(kind, str(reading.path)):
             for value in _values(batch):
                 row += 1
                 if isinstance(value, dict):
@@ -43,6 +43,7 @@ def read(kind: str, reading: Reading) -> Iterator[Row]:
                 else:
                     cause = f"row {row} is damaged: its bytes are not what its columns say"
                     reading.flaw(row, None, reading.error(Exit.DATA_SYNTAX, cause, next_step="write the file anew"))
+            reading.share = share
     except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
         cause = f"the {kind} file cannot be read after row {row}: {reason}"
@@ -52,23 +53,28 @@ def read(kind: str, reading: Reading) -> Iterator[Row]:
         reading.flaw(0, None, damage)
 
 
-def _batches(kind: str, path: str) -> Iterator[Any]:
+def _batches(kind: str, path: str) -> Iterator[tuple[Any, float]]:
+    """(some rows, the share of the file that they end at)."""
     if kind == "Parquet":
         from pyarrow import parquet
 
         with parquet.ParquetFile(path) as table:
-            yield from table.iter_batches(batch_size=_BATCH)
+            rows = 0
+            for batch in table.iter_batches(batch_size=_BATCH):
+                rows += batch.num_rows
+                yield batch, rows / max(rows, table.metadata.num_rows)
         return
     import pyarrow as arrow
 
     with arrow.memory_map(path) as source:
         if kind == "Arrow stream":
             with arrow.ipc.open_stream(source) as stream:
-                yield from stream
+                for batch in stream:
+                    yield batch, source.tell() / source.size()
             return
         with arrow.ipc.open_file(source) as file:
             for number in range(file.num_record_batches):
-                yield file.get_batch(number)
+                yield file.get_batch(number), (number + 1) / file.num_record_batches
 
 
 def _values(batch: Any) -> Iterator[Any]:

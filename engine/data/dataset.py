@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from array import array
 from bisect import bisect_left
@@ -151,7 +152,7 @@ def load(data: Data, *, strict: bool = True, limit: int | None = None, progress:
 
 
 class _Enough(Exception):
-    """Thrown out of a reader: no more rows are wanted."""
+    """No more rows are wanted of a source: thrown through the reader that told of a flaw, or by what is done to rows."""
 
 
 class _Loading:
@@ -193,9 +194,13 @@ class _Loading:
         shape = _shape([row.value for row in first], source, located)
         self._read.append((source, located, shape))
         self._begins.append(len(self._examples))
+        with contextlib.suppress(_Enough):
+            self._convert(chain(first, rows), shape)
+
+    def _convert(self, rows: Iterator[Row], shape: Shape) -> None:
         convert = converter(shape, self._data.system)
         fill, add, append = self._fill.fill, self._digest.add, self._examples.append
-        for row in chain(first, rows):
+        for row in rows:
             try:
                 example = convert(row.number, row.value)
             except Unusable as error:
@@ -221,23 +226,24 @@ class _Loading:
                     moved=self._moved,
                 ):
                     if self._last is not None and row.number > self._last:
-                        raise _Enough
+                        self._partial = True
+                        return
                     self._row = row.number
                     add(row.number, row.line)
                     yield row
             except _Enough:
-                self._partial = True
                 return
             except FtuiError as error:
                 if self._strict:
                     raise
                 self._unread.append(error)
-                self._list(BadRow(0, None, error.cause, error.code, None, str(path)))
+                self._skipped.append(BadRow(0, None, error.cause, error.code, None, str(path)))
             self._done += _size(path)
             self._moved(0)
 
     def _flaw(self, row: int, line: int | None, error: FtuiError, column: int | None, repaired: str) -> None:
         if self._last is not None and row > self._last:
+            self._partial = True
             raise _Enough
         self._row = max(self._row, row)
         self._origins.add(row, line)
@@ -248,13 +254,16 @@ class _Loading:
             self._list(bad)
 
     def _list(self, bad: BadRow) -> None:
-        self._skipped.append(bad)
-        if len(self._skipped) >= MOST_BAD:
-            cause = f"{MOST_BAD:,} rows cannot be used, the first of them: {self._skipped[0].reason}"
-            if self._strict:
-                raise FtuiError(bad.code, cause, bad.source, "is this the right file?")
+        if len(self._skipped) < MOST_BAD:
+            self._skipped.append(bad)
+            return
+        cause = f"more than {MOST_BAD:,} rows cannot be used, the first of them: {self._skipped[0].reason}"
+        if self._strict:
+            raise FtuiError(bad.code, cause, bad.source, "is this the right file?")
+        if not self._partial:
             self._notes.append(f"{cause}; the rest was not read")
-            raise _Enough
+        self._partial = True
+        raise _Enough
 
     def _unusable(self, row: Row, why: str) -> None:
         file = self._origins.of(row.number)[0]

@@ -22,9 +22,8 @@ _REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 def read_lines(file: BinaryIO, reading: Reading) -> Iterator[Row]:
     """Rows of a JSONL file. Lines do not depend on each other: a broken one is left out alone."""
-    decode = (
-        msgspec.json.Decoder().decode
-    )  # five times as fast as json, and refuses more: what it refuses, json decides
+    # Five times as fast as json, and it refuses more: what it refuses, json decides on.
+    decode = msgspec.json.Decoder().decode
     ahead: deque[bytes] = deque()  # lines that were looked at already
     row, number = reading.before, 0
     while raw := ahead.popleft() if ahead else file.readline(encoding.MAX_LINE + 1):
@@ -82,19 +81,16 @@ class _Parsed:
             self.value = json.loads(text)
         except json.JSONDecodeError as problem:
             self.broken = True
-            cut = is_cut(problem, len(text))
-            column = len(line.text) - len(line.text.lstrip(SPACE)) + (len(text) if cut else problem.pos) + 1
-            cause = (
-                "the line ends in the middle of a row: it was cut off" if cut else f"this is not JSON: {why(problem)}"
-            )
-            error = reading.error(Exit.DATA_SYNTAX, cause, line.number, column, "mend or delete the line")
-            self._refuse(error, column)
+            at, cause = problem.pos, f"this is not JSON: {why(problem)}"
+            if is_cut(problem, len(text)):
+                at, cause = len(text), "the line ends in the middle of a row: it was cut off"
+            column = len(line.text) - len(line.text.lstrip(SPACE)) + at + 1
+            self._refuse(reading.error(Exit.DATA_SYNTAX, cause, line.number, column, "mend or delete the line"), column)
         except (ValueError, RecursionError) as problem:
             self._refuse(number_or_depth(problem, line.number, reading))
         else:
-            error_found = unfit(self.value, row, line.number, reading)
-            if error_found is not None:
-                self._refuse(error_found)
+            if (error := unfit(self.value, row, line.number, reading)) is not None:
+                self._refuse(error)
 
     def _refuse(self, error: FtuiError, column: int | None = None) -> None:
         self.error, self.column, self.repaired = error, column, ""
@@ -111,8 +107,7 @@ class _Parsed:
             rest.append(raw)
         begun = self._line.text.lstrip()[:1] == "{"
         spread = begun and any(raw.strip() for raw in rest)
-        lines = 1
-        found = repair.value(self._line.text, close=not spread)
+        found, lines = repair.value(self._line.text, close=not spread), 1
         if found is None and spread:
             found, lines = self._joined(rest)
         if found is None or unfit(found[0], self._row, self._line.number, self._reading) is not None:

@@ -32,7 +32,11 @@ BadRowHandler = Callable[[int, int | None, FtuiError, int | None, str], None]
 
 
 class Reading:
-    """One file being read: where it is, the number its rows begin after, and what happens to flaws."""
+    """One file being read: where it is, the number its rows begin after, and what happens to flaws.
+
+    notes  what is worth saying and no flaw
+    share  of the file that was read, for kinds that are not read from the first byte to the last
+    """
 
     def __init__(self, path: Path, on_bad: BadRowHandler | None = None, repair: bool = False, before: int = 0) -> None:
         self.path = path
@@ -40,6 +44,7 @@ class Reading:
         self.strict = on_bad is None
         self.before = before
         self.notes: list[str] = []
+        self.share = 0.0
         self._on_bad = on_bad
 
     def flaw(self, row: int, line: int | None, error: FtuiError, column: int | None = None, repaired: str = "") -> None:

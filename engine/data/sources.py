@@ -109,10 +109,10 @@ def check(path: Path) -> None:
 
 def _opened(path: Path, reading: Reading, array: str | None) -> tuple[Callable[[], int], Iterator[Row]]:
     """(how many bytes were read so far, the rows)."""
-    text = TextFile(path)
+    text, size = TextFile(path), path.stat().st_size
     kind = "" if text.packing else columnar.kind(text.head, text.suffix)
     if kind:
-        return (lambda: 0), columnar.read(kind, reading)
+        return lambda: int(reading.share * size), columnar.read(kind, reading)
     encoding.refuse_archive(text.head, path)
     if (wide := encoding.wide(text.head, path)) is not None:
         name, marked, error = wide

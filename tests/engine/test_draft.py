@@ -207,6 +207,13 @@ def test_a_row_that_cannot_be_used_stops_or_becomes_a_refusal(tiny_model: Path, 
     assert drafts.refusals(left_out) == [] and len(left_out.dataset.examples) == 12
 
 
+def test_a_flaw_that_costs_no_row_is_a_refusal_until_it_may_be_mended(tiny_model: Path, rows: Path) -> None:
+    rows.write_bytes(rows.read_text().encode("utf-16"))
+    seen = drafts.make(Choice(model=str(tiny_model), data=str(rows)), strict=False)
+    assert len(seen.dataset.examples) == 12 and "UTF-16" in drafts.refusals(seen)[0]
+    assert drafts.refusals(make(tiny_model, data=str(rows), on_bad_row="repair")) == []
+
+
 def test_rows_of_a_stage_that_is_not_here_are_planned_and_refused(tiny_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     pairs = [{"prompt": f"{n}?", "chosen": f"It is {n}.", "rejected": "No idea."} for n in range(30)]

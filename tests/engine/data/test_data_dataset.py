@@ -89,6 +89,23 @@ def test_progress_is_told_in_bytes_of_all_files(tmp_path: Path) -> None:
     assert told[-1] == (size, size) and len(told) > 5
 
 
+def test_progress_through_tables(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist(rows(5000))
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
+    for new, name in ((pyarrow.ipc.new_file, "file.arrow"), (pyarrow.ipc.new_stream, "stream.arrow")):
+        with pyarrow.OSFile(str(tmp_path / name), "wb") as sink, new(sink, table.schema) as out:
+            out.write_table(table, max_chunksize=1000)
+    for name in ("a.parquet", "file.arrow", "stream.arrow"):
+        told: list[tuple[int, int]] = []
+        dataset.load(Data(source=str(tmp_path / name)), progress=lambda *moved, told=told: told.append(moved))
+        size = (tmp_path / name).stat().st_size
+        assert told == sorted(told) and told[-1] == (size, size)
+        assert any(0 < done < size for done, _ in told)
+
+
 def test_sources_that_teach_different_things_are_not_mixed(tmp_path: Path) -> None:
     answers = write(tmp_path / "answers.jsonl", rows(3))
     pairs = write(tmp_path / "pairs.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}] * 3)
@@ -129,6 +146,11 @@ def test_a_file_of_nothing_but_bad_rows_is_not_listed_without_end(
     assert len(looked.skipped) == 50 and looked.partial and "50 rows cannot be used" in looked.notes[0]
     with pytest.raises(FtuiError):
         dataset.load(Data(source=str(path), on_bad_row="skip"))
+    empty = write(tmp_path / "b.jsonl", [*rows(1), *[{"prompt": "q", "completion": ""}] * 200, *rows(1)])
+    more = Source(source=write(tmp_path / "c.jsonl", rows(3)))
+    looked = dataset.load(Data(source=empty, more=[more]), strict=False)
+    assert len(looked.skipped) == 50 and looked.partial and len(looked.notes) == 1
+    assert looked.examples[0].row == 1 and len(looked.examples) == 4
 
 
 def test_the_hash_is_that_of_what_is_taught(tmp_path: Path) -> None:
