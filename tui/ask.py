@@ -27,9 +27,9 @@ class Ask(Horizontal):
         display: none;
 
         & > .label { width: auto; }
-        & > Input { width: 2fr; }
+        & > Input { width: 1fr; min-width: 16; }
         &.-short > Input { width: 20; }
-        & > .mistake { width: 1fr; padding: 0 0 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+        & > .mistake { width: auto; max-width: 60%; padding: 0 0 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     }
     """
     HELP = "Type the value; enter takes it, escape leaves everything as it was."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -11,8 +12,8 @@ from textual.content import Content
 
 from engine.advice.kinds import gigabytes
 from engine.text import safe, shorten
-from tui.frame import BAD, FAINT, GOOD, WARN
-from tui.widgets.preview import Side, of_pieces
+from tui.frame import BAD, FAINT, FOCUS, GOOD, WARN
+from tui.widgets.preview import Segment, Side, from_answer, of_pieces, of_tokens
 
 if TYPE_CHECKING:
     from engine.data.dataset import Example
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Of = Literal["whole", "prompt", "completion"]
 VIEWS: tuple[tuple[Of, str], ...] = (("whole", "row"), ("prompt", "prompt"), ("completion", "answer"))
 LEVELS = {"problem": ("✗", BAD), "warning": ("!", WARN), "note": ("·", FAINT)}
+TITLES = {"chosen": "✓ chosen", "rejected": "✗ rejected"}
 FIXES = {"placeholders": "f asks what stands in for them"}
 ROWS_SHOWN = 6  # row numbers named in a finding before "…"
 
@@ -88,10 +90,6 @@ class Costs(Struct, frozen=True):
     memory: str
     over: bool
 
-    def caption(self, room: int) -> str:
-        """What is cut, in one line of at most `room` cells where that can be."""
-        return self.cut if len(self.cut) <= room else self.brief
-
     def line(self) -> Content:
         """What does not fit on the cutoff line: memory, padding, packing."""
         parts = [self._memory("memory ")] if self.memory else []
@@ -131,9 +129,9 @@ def costs(draft: Draft) -> Costs:
         words = ", ".join([*long, lost]), ", ".join([*brief, lost]), f"{plural(rows, 'row')}, {long[1]}"
     else:
         words = "nothing is cut", "nothing is cut", "nothing"
-    trained = f"{percent(cut.trained_lost_fraction)} of trained tokens lost"
+    trained = f"{percent(cut.trained_lost_fraction)} lost"
     if untrained:
-        trained += f", {plural(untrained, 'row')} with none left"
+        trained += f", all of it in {plural(untrained, 'row')}"
     memory, budget = draft.plan.memory, draft.advice_facts.hardware.budget
     return Costs(
         cut=words[0],
@@ -159,6 +157,25 @@ def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
+# while it lasts ----------------------------------------------------------------------------------------------------
+
+
+def going_on(progress: tuple[str, int, int] | None, rate: float, width: int = 20) -> Content:
+    """How far the reading has come: a bar, what is done of what, and how fast."""
+    if progress is None:
+        return Content("")
+    what, done, total = progress
+    if not total:
+        return Content.styled(f"{what} …", FAINT)
+    bytes_ = what.endswith("bytes")
+    scale, unit = (1e6, "MB") if bytes_ else (1, "rows")
+    words = f"{what.removesuffix(' bytes').removesuffix(' tokens')} {done / scale:,.0f} of {total / scale:,.0f} {unit}"
+    if rate >= scale:
+        words += f", {rate / scale:,.0f} {unit} a second"
+    cells = min(width, round(done / total * width))
+    return Content.assemble(("━" * cells, FOCUS), ("─" * (width - cells), FAINT), f"  {words}")
+
+
 # rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -177,11 +194,6 @@ class Walk(Struct, frozen=True):
         return Walk(self.key, self.rows, (self.at + by) % len(self.rows))
 
 
-def partial(draft: Draft) -> bool:
-    """Whether the draft was made from the first rows only."""
-    return bool(getattr(draft, "partial", False))
-
-
 def row_words(draft: Draft, index: int, example: Example, walk: Walk | None) -> Content:
     """Which row the preview shows, how long it is, and how it was rated."""
     total = len(draft.dataset.examples)
@@ -195,16 +207,31 @@ def row_words(draft: Draft, index: int, example: Example, walk: Walk | None) -> 
     counted = draft.lengths
     if len(counted.total) == total:
         whole, trained = counted.total[index], counted.completion[index]
-        bold = " (bold)" if walk is None and example.label is None else ""
+        lost = whole - draft.plan.settings.max_length
+        bold = " (bold)" if len(parts) == 2 and walk is None and lost <= 0 else ""
         parts.append((f"   {whole:,} tokens, {trained:,} trained{bold}", FAINT))
+        if lost > 0:
+            parts.append((f"   ✂ {lost:,} cut off", WARN))
     return Content.assemble(*parts)
 
 
-def sides(draft: Draft, example: Example, tokens: bool) -> list[Side]:
-    """The text of a row for the preview; both sides of a preference pair."""
+def sides(draft: Draft, example: Example, tokens: bool, answer: bool) -> list[Side]:
+    """The text of a row for the preview; both sides of a preference pair.
+
+    tokens  each token is told from the next, and what the cutoff takes away from the rest
+    answer  from the first answer on
+    """
     from engine.data import preview
 
-    return [("", of_pieces(preview.pieces(example, draft.tokenizer)))]
+    def shown(title: str, segments: list[Segment]) -> Side:
+        return TITLES.get(title, title), from_answer(segments) if answer else segments
+
+    if tokens:
+        cutoff = draft.plan.settings.max_length
+        apart = preview.token_sides(example, draft.tokenizer)
+        return [shown(title, of_tokens(side, cutoff)) for title, side in apart]
+    whole = preview.sides(example, draft.tokenizer)
+    return [shown(title, of_pieces(side)) for title, side in whole]
 
 
 # findings ---------------------------------------------------------------------------------------------------------
@@ -214,6 +241,7 @@ class FindingLine(Struct, frozen=True):
     """One finding. `action` is set where a cleaned copy mends it, `marked` where that one is to."""
 
     key: str
+    index: int
     kind: str
     level: str
     message: str
@@ -258,21 +286,35 @@ class FindingLine(Struct, frozen=True):
         )
 
 
+def findings_at(draft: Draft, cutoff: int) -> list[Finding]:
+    """The findings of a draft with those about being cut as they are at this cutoff."""
+    from engine.data.findings import tokens
+
+    others = [found for found in draft.findings if found.kind != "cut"]
+    cut = [found for found in tokens.find(draft.lengths, cutoff, None) if found.kind == "cut"]
+    return sorted([*others, *cut], key=lambda found: list(LEVELS).index(found.level))
+
+
 def finding_lines(findings: Sequence[Finding], marked: set[str]) -> list[FindingLine]:
     """The findings as lines. What a key here does is said in place of the option that the command line has for it."""
-    return [
-        FindingLine(
-            key=f"{index} {found.kind}",
-            kind=found.kind,
-            level=found.level,
-            message=safe(found.message),
-            example=safe(found.example),
-            fix=FIXES.get(found.kind) or safe(found.fix),
-            action=found.action,
-            sampled=safe(found.sampled),
-            rows=tuple(found.rows[:ROWS_SHOWN]),
-            count=found.count,
-            marked=bool(found.action) and found.action in marked,
+    seen: Counter[str] = Counter()
+    lines = []
+    for index, found in enumerate(findings):
+        seen[found.kind] += 1
+        lines.append(
+            FindingLine(
+                key=f"{found.kind} {seen[found.kind]}",
+                index=index,
+                kind=found.kind,
+                level=found.level,
+                message=safe(found.message),
+                example=safe(found.example),
+                fix=FIXES.get(found.kind) or safe(found.fix),
+                action=found.action,
+                sampled=safe(found.sampled),
+                rows=tuple(found.rows[:ROWS_SHOWN]),
+                count=found.count,
+                marked=bool(found.action) and found.action in marked,
+            )
         )
-        for index, found in enumerate(findings)
-    ]
+    return lines

@@ -181,3 +181,98 @@ async def test_what_a_key_does_is_said_by_help(size: tuple[int, int], tiny_start
             "Lengths of row, prompt",
         ):
             assert any(words in page for page in pages)
+
+
+def damaged() -> str:
+    """Twenty rows: one cut off in the middle, one without an answer, one with a comma too many."""
+    lines = [json.dumps(row) for row in plain(20)]
+    lines[3] = lines[3][:20]
+    lines[7] = '{"instruction": "Empty?", "output": ""}'
+    lines[12] = '{"instruction": "x", "output": "trailing",}'
+    Path("damaged.jsonl").write_text("\n".join(lines))
+    return "damaged.jsonl"
+
+
+@SIZES
+async def test_rows_that_cannot_be_used_are_listed_with_place_and_reason(
+    size: tuple[int, int], tiny_starter: Path
+) -> None:
+    async with FtuiApp().run_test(size=size) as pilot:
+        app = await opened(pilot, data=damaged())
+        assert "17 rows, alpaca, 3 cannot be used" in seen(pilot) and "✗ 3 rows cannot be used" in seen(pilot)
+        await pilot.press("f")
+        await until(pilot, lambda: "nothing starts until you say" in seen(pilot))
+        assert "line 4, column 21" in seen(pilot) and "line 13, column" in seen(pilot)
+        assert "row 8 has no answer" in seen(pilot)
+        await pilot.press("s")
+        await until(pilot, lambda: app.wizard.draft is not None and not app.wizard.making)
+        assert app.wizard.draft.choice.on_bad_row == "skip"  # type: ignore[union-attr]
+        assert "17 rows, alpaca, 3 left out" in seen(pilot)
+
+
+async def test_rows_whose_meaning_is_plain_are_mended(tiny_starter: Path) -> None:
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        app = await opened(pilot, data=damaged())
+        await pilot.press("r")
+        await until(pilot, lambda: "18 rows, alpaca, 2 left out" in seen(pilot))
+        assert "--bad-rows repair" in app.screen.command  # type: ignore[attr-defined]
+        await pilot.press("f")
+        await until(pilot, lambda: "1 row mended" in seen(pilot))
+        assert "✓ line 13" in seen(pilot)
+
+
+@SIZES
+async def test_fixes_are_marked_and_written_to_a_copy(size: tuple[int, int], tiny_starter: Path) -> None:
+    rows = plain()
+    rows[9] = rows[19] = rows[4]
+    rows[2]["output"] = "The cafÃ© is open."
+    path = write("rows.jsonl", rows)
+    before = Path(path).read_text()
+    async with FtuiApp().run_test(size=size) as pilot:
+        app = await opened(pilot, data=path)
+        await pilot.press("down", "space")
+        assert "✓ marked" in seen(pilot)
+        for _ in range(6):
+            if "repeat" in next((line for line in seen(pilot).splitlines() if line[2:3] == "›"), ""):
+                break
+            await pilot.press("down")
+        await pilot.press("f")
+        assert "rows.cleaned.jsonl" in seen(pilot) and "2 fixes" in seen(pilot)
+        await pilot.press("ctrl+u", *"rows.jsonl", "enter")
+        assert "✗ there is such a file" in seen(pilot)
+        await pilot.press("ctrl+u", *"copy.jsonl", "enter")
+        await until(
+            pilot, lambda: app.wizard.draft is not None and str(app.wizard.draft.choice.data).endswith("copy.jsonl")
+        )
+        assert "✓ 28 rows written to copy.jsonl, 1 changed, 2 left out" in seen(pilot)
+        assert "copy.jsonl   28 rows" in seen(pilot) and "The café is open." in Path("copy.jsonl").read_text()
+        assert Path(path).read_text() == before
+
+
+async def test_tokens_and_the_place_of_the_cut_are_shown_on_demand(tiny_starter: Path) -> None:
+    async with FtuiApp().run_test(size=(120, 40)) as pilot:
+        app = await opened(pilot, data=write("rows.jsonl", plain(60)), edits={"max_length": 40})
+        total: Any = app.wizard.draft.lengths.total  # type: ignore[union-attr]
+        assert f"{total[0]} tokens" in seen(pilot) and f"✂ {total[0] - 40} cut off" in seen(pilot)
+        assert "▏<|im_start|>" not in seen(pilot)
+        await pilot.press("o")
+        assert "▏<|im_start|>" in seen(pilot)
+        assert f"cut here: {total[0] - 40} tokens more" in seen(pilot)
+
+
+@SIZES
+async def test_both_sides_of_a_pair_and_ratings_in_words(size: tuple[int, int], tiny_starter: Path) -> None:
+    pairs = [{"prompt": f"Question {n}?", "chosen": f"Good {n}.", "rejected": f"Bad {n}."} for n in range(12)]
+    rated = [{"prompt": f"Question {n}?", "completion": f"Answer {n}.", "label": n % 2 == 0} for n in range(12)]
+    async with FtuiApp().run_test(size=size) as pilot:
+        app = await opened(pilot, data=write("pairs.jsonl", pairs))
+        assert "12 rows, preference" in seen(pilot)
+        await pilot.press("p")
+        await pilot.pause()
+        assert "✓ chosen" in seen(pilot) and "✗ rejected" in seen(pilot)
+        assert "Good 0." in seen(pilot) and "Bad 0." in seen(pilot) and seen(pilot).count("Question 0?") == 1
+        app.wizard.begin(Choice(data=write("rated.jsonl", rated)))
+        await until(pilot, lambda: "rated.jsonl   12 rows, rated" in seen(pilot))
+        assert "✓ good" in seen(pilot)
+        await pilot.press("n")
+        assert "✗ bad" in seen(pilot)

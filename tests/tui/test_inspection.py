@@ -85,11 +85,6 @@ COSTS = Costs(
 )
 
 
-def test_a_caption_gets_shorter_before_it_is_cut() -> None:
-    assert COSTS.caption(80) == COSTS.cut
-    assert COSTS.caption(len(COSTS.cut) - 1) == COSTS.brief
-
-
 def test_what_else_a_cutoff_costs_fits_beside_the_histogram() -> None:
     assert COSTS.line().plain == "memory 4.7 of 21 GB   padding 31 % at batch 16   packing saves 28 %"
     assert COSTS.line().cell_length <= 69  # cells there are at 80 columns

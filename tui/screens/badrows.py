@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from engine.data.dataset import BadRow, Dataset
     from tui.screens.data import DataScreen
 
+PLACE = 40  # cells for file, line and column
 MOST = 1000  # rows listed; the count names all
 
 
@@ -28,32 +31,34 @@ class BadRowLine(Struct, frozen=True):
     """One row: where it is, and what is wrong with it or was done about it."""
 
     key: str
-    file: str
     place: str
     reason: str
     repaired: str
 
     def line(self, width: int) -> Content:
-        file = min(len(self.file), width // 4)
         glyph, colour = ("✓", GOOD) if self.repaired else ("✗", BAD)
-        where = f"{pad(self.file, file)}  " if file else ""
-        place = pad(self.place, 22)
-        words = f"{self.reason}: {self.repaired}" if self.repaired else self.reason
-        return Content.assemble(
-            (glyph, colour), " ", (f"{where}{place}  ", FAINT), shorten(words, max(0, width - 26 - len(where)))
-        )
+        words = f"{self.repaired} ({self.reason})" if self.repaired else self.reason
+        room = max(0, width - 4 - cell_len(self.place))
+        return Content.assemble((glyph, colour), " ", (f"{self.place}  ", FAINT), shorten(words, room))
 
 
-def lines(bad: list[BadRow], several: bool) -> list[BadRowLine]:
-    """The rows as lines; `several` files are told apart by their names."""
-    found = []
-    for number, row in enumerate(bad[:MOST]):
-        place = f"row {row.row:,}" if row.row else "the file"
-        if row.line is not None:
-            place = f"line {row.line:,}" + (f", column {row.column:,}" if row.column is not None else "")
-        name = safe(row.source.rpartition("/")[2]) if several else ""
-        found.append(BadRowLine(str(number), name, place, safe(row.reason), safe(row.repaired)))
-    return found
+def lines(bad: Sequence[BadRow]) -> list[BadRowLine]:
+    """The rows as lines, their places in a column; files are named where there are several."""
+    several = len({row.source for row in bad}) > 1
+    places = [place(row, several) for row in bad[:MOST]]
+    width = min(PLACE, max(map(cell_len, places), default=0))
+    return [
+        BadRowLine(str(number), pad(where, width), safe(row.reason), safe(row.repaired))
+        for number, (row, where) in enumerate(zip(bad, places, strict=False))
+    ]
+
+
+def place(row: BadRow, named: bool) -> str:
+    """Where a row is: "line 4, column 29", with the file's name before it where that is wanted."""
+    words = f"row {row.row:,}" if row.row else "the file"
+    if row.line is not None:
+        words = f"line {row.line:,}" + (f", column {row.column:,}" if row.column is not None else "")
+    return f"{shorten(safe(row.source.rpartition('/')[2]), PLACE // 2)}  {words}" if named else words
 
 
 class BadRowsScreen(Frame):
@@ -84,11 +89,11 @@ class BadRowsScreen(Frame):
 
     def body(self) -> ComposeResult:
         skipped, repaired = self._dataset.skipped, self._dataset.repaired
-        now = {"skip": "They are left out.", "repair": "They are left out; the others were mended."}
+        now = {"skip": "left out", "repair": "left out"}.get(self._now, "nothing starts until you say what to do")
         words = Content.assemble(
             (f"{plural(len(skipped), 'row')} cannot be used", f"bold {WARN}" if skipped else "bold"),
-            (f", {plural(len(repaired), 'row')} mended" if repaired else "", ""),
-            (f"   {now.get(self._now, 'Nothing starts until you say what to do with them.')}", FAINT),
+            (f" ({now})", FAINT),
+            f", {plural(len(repaired), 'row')} mended" if repaired else "",
         )
         yield Static(words, id="words", markup=False)
         yield Rows(id="bad", verb="", help="The rows, in the order of the files.")
@@ -96,7 +101,7 @@ class BadRowsScreen(Frame):
 
     def on_mount(self) -> None:
         rows = self.query_one("#bad", Rows)
-        rows.show(lines(self._all, len({bad.source for bad in self._all}) > 1))
+        rows.show(lines(self._all))
         rows.focus()
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.timer import Timer
 from textual.widgets import Static
 
 from engine.errors import Exit, FtuiError
@@ -18,16 +18,18 @@ from engine.text import safe
 from tui import inspection
 from tui.ask import Ask
 from tui.frame import BAD, FAINT
-from tui.inspection import FindingLine, Of, Walk
+from tui.inspection import FindingLine, Of
 from tui.rows import Rows
 from tui.screens import fixing
+from tui.screens.reading import Reading
 from tui.widgets.histogram import Histogram
-from tui.widgets.preview import MaskedPreview
-from tui.wizard import Step, progress_words
+from tui.wizard import Step
 
 if TYPE_CHECKING:
+    from engine.data.findings import Finding
     from engine.draft import Draft
 
+CALM = 0.3  # seconds that the cutoff rests before findings follow it
 CUTOFF_STEP = 8  # tokens; a multiple of 8 keeps tensor shapes that GPUs like
 FEW_BARS, MANY_BARS, TALL = 5, 12, 30  # bars of the histogram on a low and on a tall screen, and where tall begins
 
@@ -48,7 +50,7 @@ class DataScreen(Step):
         Binding(
             "f", "fix", "Fix", id="data.fix", tooltip="Fix what was found: fill in, leave out, write a cleaned copy"
         ),
-        Binding("space", "mark", "Mark", show=False, id="data.mark", tooltip="Mark a finding for the cleaned copy"),
+        Binding("space", "mark", "Mark", id="data.mark", tooltip="Mark a finding for the cleaned copy"),
         Binding("s", "bad_rows('skip')", "Skip bad rows", id="data.skip", tooltip="Leave out rows that cannot be used"),
         Binding("r", "bad_rows('repair')", "Repair", id="data.repair", tooltip="Mend rows whose meaning is plain"),
         Binding("p", "read", "Read", id="data.read", tooltip="Give the whole screen to the text, and take it back"),
@@ -57,7 +59,12 @@ class DataScreen(Step):
             "t", "view", "Row, prompt, answer", show=False, id="data.view", tooltip="Lengths of row, prompt, answer"
         ),
         Binding("l", "log", "Log counts", show=False, id="data.log", tooltip="Logarithmic or linear counts"),
-        Binding("o", "tokens", "Tokens", show=False, id="data.tokens", tooltip="Show where each token begins"),
+        Binding(
+            "o", "text('tokens')", "Tokens", show=False, id="data.tokens", tooltip="Show where each token begins"
+        ),
+        Binding(
+            "a", "text('answer')", "Answer", show=False, id="data.answer", tooltip="Begin the preview at the answer"
+        ),
         Binding("n", "row(1)", "Next row", show=False, id="data.next-row", tooltip="Preview the next row"),
         Binding("b", "row(-1)", "Row before", show=False, id="data.row-before", tooltip="Preview the row before"),
         Binding("g", "go_to_row", "Go to row", show=False, id="data.go-to-row", tooltip="Preview a row by its number"),
@@ -67,16 +74,16 @@ class DataScreen(Step):
     def __init__(self) -> None:
         super().__init__()
         self._drawn: object = None  # the lengths that the histogram shows
-        self._read: object = None  # what the preview shows
         self._of: Of = "whole"
         self._log = False
-        self._tokens = False
-        self._index = 0  # of the example in the preview
-        self._walk: Walk | None = None  # through the rows of a finding
+        self._found = (0, 0)  # which findings are shown: those of a draft, for a cutoff
+        self._calm: Timer | None = None
+        self.findings: list[Finding] = []
         self.marked: set[str] = set()  # actions that go into the cleaned copy
 
     def body(self) -> ComposeResult:
         yield Static("", id="summary", markup=False)
+        yield Static("", id="progress", markup=False)
         yield Static("", id="error", markup=False)
         yield Static("", id="stats", markup=False)
         with Horizontal(id="columns"):
@@ -89,9 +96,7 @@ class DataScreen(Step):
                     help="What was found in the rows. Enter goes through its rows, n and b step, f fixes it, space marks it.",
                 )
                 yield Static("", id="detail", markup=False)
-            with Vertical(id="right"):
-                yield Static("", id="row", markup=False)
-                yield MaskedPreview(id="preview")
+            yield Reading(id="reading")
         yield Ask(id="ask")
 
     def on_mount(self) -> None:
@@ -115,19 +120,17 @@ class DataScreen(Step):
         self.query_one("#stats").display = draft is not None and not self.has_class("-reading")
         if draft is None:
             self.set_focus(None)  # what has the focus is not there to be seen
-            self._walk = None
         error = self.query_one("#error", Static)
         error.display = problem is not None and draft is None
-        summary = self.query_one("#summary", Static)
+        progress = self.query_one("#progress", Static)
+        progress.display = self.wizard.making
+        progress.update(inspection.going_on(self.wizard.progress, self.wizard.rate))
         if draft is not None:
             self._show(draft)
-        elif problem is not None:
-            summary.update(Content.styled(self._source(), "bold"))
-            error.update(_problem(problem))
         else:
-            summary.update(
-                Content.assemble((self._source(), "bold"), (f"   {progress_words(self.wizard.progress)}", FAINT))
-            )
+            self.query_one("#summary", Static).update(Content.styled(self._source(), "bold"))
+            if problem is not None:
+                error.update(_problem(problem))
         self.refresh_bindings()
 
     def _source(self) -> str:
@@ -153,27 +156,43 @@ class DataScreen(Step):
         costs = inspection.costs(draft)
         histogram.cutoff = draft.plan.settings.max_length
         wide = self.has_class("-wide")
-        histogram.caption = costs.short if wide else costs.caption(histogram.caption_room)
+        histogram.captions = (costs.short,) if wide else (costs.cut, costs.brief)
         self.query_one("#costs", Static).update(costs.block() if wide else costs.line())
-        findings = self.query_one("#findings", Rows)
-        findings.show(inspection.finding_lines(draft.findings, self.marked))
-        findings.display = bool(draft.findings)
-        self._detail()
-        self._preview(draft)
+        self._find(draft)
+        self.query_one(Reading).show(draft)
 
     def _summary(self, draft: Draft) -> Content:
         rows = len(draft.dataset.examples)
-        if inspection.partial(draft):
-            words = f"   first {rows:,} rows; {progress_words(self.wizard.progress)}"
-            return Content.assemble((self._source(), "bold"), words)
+        first = "first " if draft.partial else ""
         bad = len(draft.dataset.skipped)
-        left = f", {bad:,} left out" if bad else ""
+        left = ""
+        if bad:
+            left = f", {bad:,} {'cannot be used' if draft.choice.on_bad_row == 'abort' else 'left out'}"
         counted = "exact tokens" if draft.lengths.exact else "tokens estimated"
         return Content.assemble(
             (self._source(), "bold"),
-            f"   {rows:,} rows, {draft.dataset.shape.name}{left}",
+            f"   {first}{rows:,} rows, {draft.dataset.shape.name}{left}",
             (f"   {counted} by {safe(draft.facts.name)}", FAINT),
         )
+
+    def _find(self, draft: Draft) -> None:
+        """The findings. Those about the cutoff follow a moment after it has come to rest."""
+        now = (id(draft.findings), draft.plan.settings.max_length)
+        if self._found[0] != now[0]:
+            self._found, self.findings = now, inspection.findings_at(draft, now[1])
+        elif self._found != now:
+            if self._calm is not None:
+                self._calm.stop()
+            self._calm = self.set_timer(CALM, self._find_again)
+        findings = self.query_one("#findings", Rows)
+        findings.show(inspection.finding_lines(self.findings, self.marked))
+        findings.display = bool(self.findings)
+        self._detail()
+
+    def _find_again(self) -> None:
+        if self.wizard.draft is not None:
+            self._found = (0, 0)
+            self._find(self.wizard.draft)
 
     def _detail(self) -> None:
         """Example and fix of the finding under the cursor, while the list has the focus."""
@@ -183,44 +202,28 @@ class DataScreen(Step):
         if isinstance(item, FindingLine):
             detail.update(item.detail(max(20, findings.size.width - 4), 0 if self.has_class("-wide") else 2))
 
-    def _preview(self, draft: Draft) -> None:
-        examples = draft.dataset.examples
-        if not examples:
-            return
-        self._index %= len(examples)
-        now = (id(examples), self._index, self._tokens, draft.plan.settings.max_length, self._walk, self.size)
-        if self._read == now:
-            return
-        example = examples[self._index]
-        self.query_one("#row", Static).update(inspection.row_words(draft, self._index, example, self._walk))
-        preview = self.query_one(MaskedPreview)
-        try:
-            sides = inspection.sides(draft, example, self._tokens)
-        except FtuiError as error:
-            sides = [("", [(safe(error.cause), "cut")])]
-        preview.show(sides, stay=isinstance(self._read, tuple) and self._read[:2] == now[:2])
-        self._read = now
-
     # moving -----------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         draft, error = self.wizard.draft, self.wizard.error
         match action:
-            case "plan" | "row" | "go_to_row" | "read" | "log" | "view" | "tokens":
+            case "plan" | "row" | "go_to_row" | "read" | "log" | "view" | "text":
                 return draft is not None
             case "mark":
                 return fixing.current(self) is not None
             case "fix":
-                return draft is not None and bool(draft.findings or draft.dataset.filled)
+                return draft is not None and bool(self.findings or draft.dataset.filled)
             case "bad_rows":
-                bad = draft is not None and bool(draft.dataset.skipped) and draft.choice.on_bad_row != parameters[0]
-                return bad or (draft is None and error is not None and error.code == Exit.DATA_ROW)
+                if draft is not None:
+                    return bool(draft.dataset.skipped) and draft.choice.on_bad_row != parameters[0]
+                mendable = error is not None and error.code in (Exit.DATA_ROW, Exit.DATA_SYNTAX)
+                return mendable and parameters[0] == "repair" and self.wizard.picked().on_bad_row != "repair"
             case "mapping":
                 return draft is not None or (error is not None and error.code in (Exit.DATA_SHAPE, Exit.DATA_ROW))
         return True
 
     def action_plan(self) -> None:
-        if self.wizard.draft is not None and inspection.partial(self.wizard.draft):
+        if self.wizard.draft is not None and self.wizard.draft.partial:
             self.notice("the plan waits until every row is counted", seconds=5)
         else:
             self.go("plan")
@@ -232,10 +235,7 @@ class DataScreen(Step):
         """Escape: out of the large preview, out of a finding's rows, then a step back."""
         if self.has_class("-reading"):
             self.action_read()
-        elif self._walk is not None:
-            self._walk = None
-            self.drafted()
-        else:
+        elif not self.query_one(Reading).leave():
             super().action_previous()
 
     def action_view(self) -> None:
@@ -248,8 +248,10 @@ class DataScreen(Step):
         self._log = not self._log
         self.drafted()
 
-    def action_tokens(self) -> None:
-        self._tokens = not self._tokens
+    def action_text(self, what: str) -> None:
+        """Of the text: "tokens" told apart, or from the "answer" on."""
+        reading = self.query_one(Reading)
+        setattr(reading, what, not getattr(reading, what))
         self.drafted()
 
     def action_read(self) -> None:
@@ -258,34 +260,16 @@ class DataScreen(Step):
         self.query_one("#preview" if self.has_class("-reading") else "#histogram").focus()
 
     def action_row(self, step: int) -> None:
-        draft = self.wizard.draft
-        if draft is None:
-            return
-        if self._walk is None:
-            self._index += step
-        else:
-            self._walk = self._walk.step(step)
-            self._index = self._at(self._walk.row)
-        self._preview(draft)
+        self.query_one(Reading).step(step)
 
     def action_go_to_row(self) -> None:
-        self.query_one(Ask).ask("row", "", self._look_at_typed, "its number", short=True)
+        def take(text: str) -> None:
+            number = text.replace(",", "")
+            if not number.isdecimal():
+                raise ValueError("type the number of a row")
+            self.query_one(Reading).go_to(int(number))
 
-    def _look_at_typed(self, text: str) -> None:
-        if not text.replace(",", "").isdecimal():
-            raise ValueError("type the number of a row")
-        self._index = self._at(int(text.replace(",", "")))
-        self._walk = None
-        self.drafted()
-
-    def _at(self, number: int) -> int:
-        """The index of the example with this row number. Raises ValueError where there is none."""
-        draft = self.wizard.draft
-        examples = draft.dataset.examples if draft is not None else []
-        index = bisect_left(examples, number, key=lambda example: example.row)
-        if index == len(examples) or examples[index].row != number:
-            raise ValueError(f"there is no row {number:,} among those that are used")
-        return index
+        self.query_one(Ask).ask("row", "", take, "its number", short=True)
 
     def on_histogram_cutoff_changed(self, event: Histogram.CutoffChanged) -> None:
         if (draft := self.wizard.draft) is None:
@@ -299,6 +283,7 @@ class DataScreen(Step):
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         self._detail()
+        self.refresh_bindings()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         self._detail()
@@ -313,17 +298,10 @@ class DataScreen(Step):
         elif not item.count or not item.rows:
             self.notice(item.fix or item.message)
         else:
-            if self._walk is not None and self._walk.key == item.key:
-                self._walk = self._walk.step(1)
-            else:
-                found = draft.findings[int(item.key.partition(" ")[0])]
-                self._walk = Walk(item.key, found.rows, 0)
             try:
-                self._index = self._at(self._walk.row)
+                self.query_one(Reading).go_through(item.key, self.findings[item.index].rows)
             except ValueError as error:
-                self._walk = None
                 self.notice(str(error), "warning", seconds=5)
-            self._preview(draft)
 
     def action_mark(self) -> None:
         item = fixing.current(self)
@@ -346,7 +324,8 @@ class DataScreen(Step):
 def _problem(problem: FtuiError) -> Content:
     """What is wrong with the rows, and which key mends it (in place of the option that the command line has for it)."""
     keys = {
-        Exit.DATA_ROW: "s leaves such rows out and counts them, r mends what can be mended; escape chooses other rows",
+        Exit.DATA_ROW: "r mends what can be mended, m says which column is what; escape chooses other rows",
+        Exit.DATA_SYNTAX: "r mends what can be mended; escape chooses other rows",
         Exit.DATA_SHAPE: "m says which column is what; escape chooses other rows",
     }
     lines = [Content.styled(f"✗ {safe(problem.cause)}", BAD)]

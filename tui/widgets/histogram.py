@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -77,7 +78,8 @@ def _line(cutoff: int, caption: str, label_width: int, width: int) -> list[tuple
 class Histogram(Widget, can_focus=True):
     """Bars for buckets (from, to, count), and the line at `cutoff`; arrow keys move the line.
 
-    The caption of the line ("1 row cut, 1 loses its end token") is the owner's to set when `CutoffChanged` arrives.
+    The captions of the line ("1 row cut, 1 loses its end token", and shorter ones) are the owner's to set when
+    `CutoffChanged` arrives.
     """
 
     DEFAULT_CSS = """
@@ -107,7 +109,7 @@ class Histogram(Widget, can_focus=True):
     )
 
     cutoff: reactive[int | None] = reactive(None)
-    caption: reactive[str] = reactive("")
+    captions: reactive[tuple[str, ...]] = reactive(())
     logarithmic: reactive[bool] = reactive(False)
     buckets: reactive[tuple[Bucket, ...]] = reactive((), layout=True)
 
@@ -142,7 +144,7 @@ class Histogram(Widget, can_focus=True):
 
     def render(self) -> Content:
         lines = []
-        for row in rows(self.buckets, self.cutoff, safe(self.caption), self.content_size.width, log=self.logarithmic):
+        for row in rows(self.buckets, self.cutoff, self._caption, self.content_size.width, log=self.logarithmic):
             parts = ((text, self.get_visual_style(f"histogram--{role}")) for text, role in row if text)
             lines.append(Content.assemble(*parts))
         return Content("\n").join(lines)
@@ -155,10 +157,12 @@ class Histogram(Widget, can_focus=True):
             self.refresh(layout=True)
 
     @property
-    def caption_room(self) -> int:
-        """Cells that the cutoff line has for its caption."""
+    def _caption(self) -> str:
+        """The first caption that fits on the cutoff line, else the last one."""
         labels = [f"{low:,}" for low, _, _ in self.buckets] + [f"{self.cutoff or 0:,}"]
-        return max(0, self.content_size.width - max(5, *map(len, labels)) - 1 - 5)
+        room = self.content_size.width - max(5, *map(len, labels)) - 1 - 5
+        safe_ = [safe(caption) for caption in self.captions]
+        return next((caption for caption in safe_ if cell_len(caption) <= room), safe_[-1] if safe_ else "")
 
     def action_far(self, bars: int) -> None:
         """Move the line by whole bars, at least eight steps each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -16,7 +16,7 @@ from engine.text import safe
 
 Piece = tuple[str, bool]  # text, has a loss?
 Token = tuple[str, bool, bool]  # text, has a loss?, special?
-Role = Literal["title", "trained", "context", "special", "special-trained", "mark", "cut"]
+Role = Literal["title", "trained", "context", "special", "special-trained", "boundary", "mark", "cut"]
 Segment = tuple[str, Role]  # safe text, how it is drawn
 Side = tuple[str, list[Segment]]  # title ("" for none), text
 BOUNDARY = "▏"
@@ -50,7 +50,7 @@ def of_tokens(tokens: Sequence[Token], cutoff: int | None = None, *, boundaries:
     found: list[Segment] = []
     if boundaries:
         for text, trained, special in kept:
-            found += [(BOUNDARY, "mark"), (_shown(text), _role(trained, special))]
+            found += [(BOUNDARY, "boundary"), (_shown(text), _role(trained, special))]
     else:
         for (trained, special), group in groupby(kept, lambda token: token[1:]):
             found.append((_shown("".join(text for text, _, _ in group)), _role(trained, special)))
@@ -58,6 +58,21 @@ def of_tokens(tokens: Sequence[Token], cutoff: int | None = None, *, boundaries:
         found.append((f"\n┄┄┄┄ cut here: {len(lost):,} tokens more\n", "mark"))
         found.append((_shown("".join(text for text, _, _ in lost)), "cut"))
     return found
+
+
+def from_answer(segments: Sequence[Segment], lines: int = 2) -> list[Segment]:
+    """From what is trained on, with the last few lines before it; everything where nothing is trained."""
+    first = next((at for at, (_, role) in enumerate(segments) if "trained" in role), 0)
+    before: list[Segment] = []
+    for at in range(first - 1, -1, -1):
+        text, role = segments[at]
+        breaks = text.count("\n")
+        if breaks > lines:
+            rest = "\n".join(text.rsplit("\n", lines + 1)[1:])
+            return [("⋯ ", "mark"), (rest, role), *before, *segments[first:]]
+        lines -= breaks
+        before.insert(0, (text, role))
+    return list(segments)
 
 
 def as_above(sides: Sequence[Side]) -> list[Side]:
@@ -117,13 +132,12 @@ class MaskedPreview(VerticalScroll):
         & > .masked--context { color: $foreground 55%; }
         & > .masked--special { color: $accent; text-style: none; }
         & > .masked--special-trained { color: $accent; text-style: bold; }
+        & > .masked--boundary { color: $foreground 35%; text-style: none; }
         & > .masked--mark { color: $warning; }
         & > .masked--cut { color: $foreground 45%; text-style: strike; }
     }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"masked--{role}" for role in ("title", "trained", "context", "special", "special-trained", "mark", "cut")
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"masked--{role}" for role in get_args(Role)}
     HELP = (
         "One row exactly as the model will see it. Bold text is trained: the model learns to write it. "
         "The rest is context it only reads. Marks like <|im_end|> are special tokens, ⏎ is a line feed. "

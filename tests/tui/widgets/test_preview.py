@@ -58,8 +58,8 @@ def test_special_tokens_are_told_apart_and_line_feeds_are_seen() -> None:
 
 def test_token_boundaries_come_on_demand_and_change_no_text() -> None:
     marked = of_tokens(TOKENS)
-    assert [text for text, role in marked if role == "mark"] == ["▏"] * len(TOKENS)
-    without = "".join(text for text, role in marked if role != "mark")
+    assert [text for text, role in marked if role == "boundary"] == ["▏"] * len(TOKENS)
+    without = "".join(text for text, role in marked if role != "boundary")
     assert (
         without == "".join(text for text, _ in of_tokens(TOKENS, boundaries=False)) == "<|im_start|>user⏎\nHi<|im_end|>"
     )
@@ -71,6 +71,15 @@ def test_what_a_cutoff_takes_away_is_drawn_otherwise_and_counted() -> None:
     assert found[-1] == ("Hi<|im_end|>", "cut")
     assert "cut here: 2 tokens more" in found[-2][0]
     assert not [role for _, role in of_tokens(TOKENS, 5) if role == "cut"]
+
+
+def test_a_preview_can_begin_at_the_answer() -> None:
+    segments = of_pieces([("system⏎\nlong\nquestion\n", False), ("Answer.", True), ("\n", False), ("More.", True)])
+    found = preview.from_answer(segments)
+    assert "".join(text for text, _ in found) == "⋯ long⏎\nquestion⏎\nAnswer.⏎\nMore."
+    assert preview.from_answer(segments, 9) == segments
+    context = of_pieces([("only\ncontext\nand\nmore", False)])
+    assert preview.from_answer(context) == context
 
 
 def test_the_prompt_of_a_pair_is_written_once() -> None:

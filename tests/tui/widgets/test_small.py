@@ -198,7 +198,7 @@ async def test_no_widget_passes_foreign_text_on_to_the_terminal(kind: str) -> No
             case phases.Phases():
                 widget.show([phases.Phase("loading", 1, HOSTILE)])
             case Histogram():
-                widget.caption = HOSTILE
+                widget.captions = (HOSTILE,)
         await pilot.pause()
         text = Alone.seen(pilot.app)  # type: ignore[arg-type]
         assert "␛[31mred" in text
