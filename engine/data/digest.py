@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from engine.data.convert import Example, Message
 
 _ENOUGH = 1 << 16  # bytes hashed at once
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Digest:
@@ -33,7 +36,7 @@ class Digest:
         if example.label is not None:
             parts.append(("label", "good" if example.label else "bad"))
         if example.tools is not None:
-            parts.append(("tools", json.dumps(example.tools, sort_keys=True)))
+            parts.append(("tools", _json(example.tools)))
         self._pending += b"%d\n" % len(parts)
         for role, text in parts:
             raw = text.encode("utf-8", "surrogatepass")
@@ -56,7 +59,12 @@ def _turns(messages: Sequence[Message], kind: str = "") -> list[tuple[str, str]]
         if not message.trained:
             parts.append(("untrained", ""))
         if message.tool_calls:
-            parts.append(("tool_calls", json.dumps(message.tool_calls, sort_keys=True)))
+            parts.append(("tool_calls", _json(message.tool_calls)))
         if message.tool_call_id or message.name:
-            parts.append(("replies", json.dumps([message.tool_call_id, message.name])))
+            parts.append(("replies", _json([message.tool_call_id, message.name])))
     return parts
+
+
+def _json(value: Any) -> str:
+    """The same text for the same value, in whatever order its names come."""
+    return _encoder.encode(value).decode()
