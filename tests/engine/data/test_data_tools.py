@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.data import shapes, tokenizer
+from engine.data.chat_template import ChatTemplate
 from engine.data.convert import Example, Message, converter
 from engine.data.estimate import estimate
 from engine.data.tokenizer import Tokenizer
@@ -349,3 +351,29 @@ def test_answers_of_weight_0_are_shown_and_not_trained(tiny_model: Path) -> None
         rendered = made.render(example)
         assert [rendered.text[a:b] for a, b in rendered.trained] == ["d<|im_end|>\n"]
         assert "b<|im_end|>" in rendered.text and not rendered.text.endswith("e<|im_end|>\n")
+
+
+def test_templates_in_use_write_calls_as_transformers_has_them(tiny_model: Path) -> None:
+    """All that TRL ships: where a template knows calls, or there are none, nothing differs but what is refused."""
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tiny_model)
+    tokens = {name: str(value) for name, value in theirs.special_tokens_map.items()}
+    folder = Path((importlib.util.find_spec("trl") or pytest.skip("no TRL")).submodule_search_locations[0])
+    with_calls = set()
+    for file in sorted((folder / "chat_templates").glob("*.jinja")):
+        source = file.read_text()
+        made = ChatTemplate(source, tokens)
+        for messages, tools in ((PLAIN, None), ([SYSTEM, *PLAIN], TOOLS), (CALLING, TOOLS), (BOTH, None)):
+            calls = any("tool_calls" in message for message in messages)
+            example = read(messages, tools)
+            try:
+                expected = theirs.apply_chat_template(messages, tools=tools, tokenize=False, chat_template=source)
+            except Exception:  # whatever a template raises
+                continue
+            # A template that takes a call only without a text or with arguments as text is not what rows are like.
+            if calls and made._calls != ("", False, False):
+                continue
+            assert made.render(example.messages or [], tools=example.tools) == expected, file.name
+            with_calls |= {file.stem} if calls else set()
+    assert {"llama3_1", "qwen2_5", "qwen3", "gptoss", "glm4moe"} <= with_calls
