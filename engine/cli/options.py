@@ -73,7 +73,7 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fill {{NAME}} in the rows")
     parser.add_argument("--system", metavar="TEXT", help="system prompt for conversations that have none")
     parser.add_argument("--subset", metavar="NAME", help="of a data set on the hub")
-    parser.add_argument("--split", metavar="NAME", help="of a data set on the hub (default: train)")
+    parser.add_argument("--split", metavar="NAME", help="of a data set, on the hub or in a folder (default: train)")
     parser.add_argument(
         "--bad-rows",
         choices=("abort", "skip", "repair"),
