@@ -121,8 +121,10 @@ def _malformed(dataset: Dataset) -> list[Finding]:
     for bad, kind, level, verbs, what, fix, action in _READING:
         rows: list[BadRow] = getattr(dataset, bad)
         for flaw in [row for row in rows if not row.row]:
-            message = f"a file cannot be read: {safe(flaw.reason)}"
-            found.append(Finding("unread", "problem", message, example=_place(flaw), fix="mend the file"))
+            # A file that was cut still gives the rows before; a flaw that costs no row was read over.
+            reason = safe(": ".join(filter(None, (flaw.reason, flaw.repaired))))
+            message = f"{'a file is flawed' if flaw.repaired else 'a file cannot be read, or not whole'}: {reason}"
+            found.append(Finding("unread", level, message, example=_place(flaw), fix="mend the file"))
         marked = Marked(sorted({row.row for row in rows if row.row}))
         if marked:
             first = next(row for row in rows if row.row)

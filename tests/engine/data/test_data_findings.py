@@ -153,10 +153,14 @@ def test_rows_that_were_mended_while_reading(tmp_path: Path) -> None:
 
 def test_a_file_among_others_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
-    (tmp_path / "b.jsonl").write_bytes('{"prompt": "a", "completion": "b"}\n'.encode("utf-16"))
+    (tmp_path / "b.jsonl").write_bytes('{"prompt": "a", "completion": "b"}\n'.encode("utf-16-le"))
     finding = kinds(findings.find(dataset.load(Data(source=str(tmp_path)), strict=False)))["unread"]
     assert finding.level == "problem" and "UTF-16" in finding.message and finding.example == "b.jsonl"
     assert list(finding.rows) == []
+    # With a byte order mark it is plain what the file is: it is read.
+    (tmp_path / "b.jsonl").write_bytes('{"prompt": "a", "completion": "b"}\n'.encode("utf-16"))
+    finding = kinds(findings.find(dataset.load(Data(source=str(tmp_path)), strict=False)))["unread"]
+    assert finding.level == "note" and "read as UTF-16" in finding.message
 
 
 def test_how_plain_text_was_divided(tmp_path: Path) -> None:
