@@ -259,9 +259,9 @@ class Listing:
         if run.name not in self._followed:
             self._followed[run.name] = (Reader(run.journal_path), RunView())
         reader, view = self._followed[run.name]
-        view.fold(reader.poll())
-        values = list(view.steps.loss)
-        return tuple(values[:: max(1, len(values) // SPARK_POINTS)])
+        for events in reader.points():
+            view.fold(events)
+        return tuple(view.steps.loss[:: max(1, len(view.steps) // SPARK_POINTS)])
 
 
 def _broken(key: str, error: Exception) -> RunLine:

@@ -52,7 +52,7 @@ class Start(Event, tag="start"):
     hardware: dict[str, object] = field(default_factory=dict)
 
 
-class Step(Event, tag="step"):
+class Step(Event, tag="step", gc=False):
     """One optimizer step is done."""
 
     step: int
@@ -64,6 +64,13 @@ class Step(Event, tag="step"):
     tokens_per_second: float  # all tokens of the batch without padding, over the last step
     memory: int  # bytes in use on the device that trains
     seconds_left: float
+
+
+class Point(Struct, tag_field="event", tag="step", gc=False):
+    """A step line of which only the point of the curve was read: most of a long journal (see `Reader.points`)."""
+
+    step: int
+    loss: float
 
 
 class Evaluated(Event, tag="evaluated"):

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from engine.runs.events import AnyEvent, Checkpoint, Event, Failure, Result, State
+from engine.runs.events import AnyEvent, Checkpoint, Event, Failure, Point, Result, State, Step
 
-CHUNK = 1 << 20  # bytes a reader takes at once; a line is never longer than a few kB, so memory stays flat
+CHUNK = 1 << 18  # bytes a reader takes at once: memory stays flat, and what is decoded stays in the processor's cache
 PENDING = 1 << 20  # bytes a writer keeps while the disk is full
 # What a resumed run or a person relies on must be on the disk; a lost metric is only a gap in a curve.
 _DURABLE = (State, Checkpoint, Result, Failure)
@@ -28,6 +28,9 @@ _KINDS: dict[str, type[Event]] = {
     str(kind.__struct_config__.tag): kind for kind in typing.get_args(AnyEvent) if issubclass(kind, Event)
 }
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+_brief: msgspec.json.Decoder[AnyEvent | Point] = msgspec.json.Decoder(
+    typing.Union[(Point, *(kind for kind in _KINDS.values() if kind is not Step))]
+)
 _encoder = msgspec.json.Encoder()
 
 
@@ -136,7 +139,18 @@ class Reader:
         return [event for events in self.chunks() for event in events]
 
     def chunks(self) -> Iterator[list[AnyEvent]]:
-        """As `poll`, in pieces of about 1 MB of journal: for a first look at a long one without holding it all."""
+        """As `poll`, in pieces of about 256 kB of journal: for a first look at a long one without holding it all."""
+        return map(_events, self._blocks())
+
+    def points(self) -> Iterator[list[AnyEvent | Point]]:
+        """As `chunks`, but of the step lines before the last one of each piece only the point of the curve is read.
+
+        All that a picture needs, in two thirds of the time: a million steps are 280 MB of JSON.
+        """
+        return map(_points, self._blocks())
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Whole lines, many at once."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -148,7 +162,7 @@ class Reader:
                 if end:
                     self.offset += end
                     size = CHUNK
-                    yield _decode_block(block[:end])
+                    yield block[:end]
                 elif len(block) < size:
                     return  # a torn tail
                 else:
@@ -157,9 +171,22 @@ class Reader:
             os.close(descriptor)
 
 
-def _decode_block(block: bytes) -> list[AnyEvent]:
+def _events(block: bytes) -> list[AnyEvent]:
     try:
         return _decoder.decode_lines(block)
     except msgspec.MsgspecError:
         # One line in it is damaged or of a later version: take them one by one.
         return [event for line in block.split(b"\n") if line and (event := decode(line)) is not None]
+
+
+def _points(block: bytes) -> list[AnyEvent | Point]:
+    try:
+        events = _brief.decode_lines(block)
+    except msgspec.MsgspecError:
+        return list(_events(block))
+    at = block.rfind(b'{"event":"step",')  # within a text it would be written with \\"
+    last = decode(block[at : block.index(b"\n", at)]) if at >= 0 else None
+    if isinstance(last, Step):
+        index = next(index for index in reversed(range(len(events))) if isinstance(events[index], Point))
+        events[index] = last
+    return events

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from operator import attrgetter
 
 from engine.runs.events import (
     AnyEvent,
@@ -16,6 +15,7 @@ from engine.runs.events import (
     Exported,
     Failure,
     Note,
+    Point,
     Progress,
     Result,
     Retired,
@@ -28,34 +28,30 @@ from engine.runs.events import (
 
 
 class Curve:
-    """The optimizer steps, one array a field, all of the same length: 40 bytes a step, so that a million fit.
+    """The loss of each optimizer step, two arrays of the same length: 16 bytes a step, so that a million fit.
 
-    step is strictly rising; NaN stands where a number was not finite.
+    step is strictly rising; NaN stands where a loss was not finite.
     """
 
     def __init__(self) -> None:
         self.step = array("q")
         self.loss = array("d")
-        self.learning_rate = array("d")
-        self.grad_norm = array("d")
-        self.tokens_per_second = array("d")
 
     def __len__(self) -> int:
         return len(self.step)
 
-    def extend(self, steps: list[Step]) -> None:
-        for name, values in vars(self).items():
-            values.extend(map(attrgetter(name), steps))
+    def extend(self, steps: Sequence[Step | Point]) -> None:
+        self.step.extend([step.step for step in steps])
+        self.loss.extend([step.loss for step in steps])
 
     def drop_after(self, step: int) -> None:
         """Forget every point after optimizer step `step`."""
         keep = bisect_right(self.step, step)
-        for name in vars(self):
-            del getattr(self, name)[keep:]
+        del self.step[keep:], self.loss[keep:]
 
 
 class RunView:
-    """The current picture of a run. `fold` takes events as `journal.Reader.poll` gives them, each once, in order.
+    """The current picture of a run. `fold` takes events as `journal.Reader` gives them, each once, in order.
 
     The state is what the journal says; whether the processes still live is the business of `engine.runs.status`.
     """
@@ -80,25 +76,28 @@ class RunView:
         self._smoothed = array("d")
         self._alpha = 0.0
 
-    def fold(self, events: Iterable[AnyEvent]) -> bool:
+    def fold(self, events: Iterable[AnyEvent | Point]) -> bool:
         """Take in events; True when there was at least one."""
         any_came = False
         for kind, group in groupby(events, type):
             batch = list(group)
-            if kind is Step:
+            if kind is Step or kind is Point:
                 self._steps(batch)  # type: ignore[arg-type]
             else:
                 for event in batch:
-                    self._one(event)
-            self.seq, self.time = batch[-1].seq, batch[-1].time
+                    self._one(event)  # type: ignore[arg-type]
+            last = batch[-1]
+            if not isinstance(last, Point):
+                self.seq, self.time = last.seq, last.time
             any_came = True
         return any_came
 
-    def _steps(self, batch: list[Step]) -> None:
+    def _steps(self, batch: Sequence[Step | Point]) -> None:
         if self.steps.step and batch[0].step <= self.steps.step[-1]:
             self._rewind(batch[0].step - 1)
         self.steps.extend(batch)
-        self.last = batch[-1]
+        if isinstance(last := batch[-1], Step):
+            self.last = last
 
     def _one(self, event: AnyEvent) -> None:
         match event:

@@ -6,15 +6,16 @@ import errno
 import json
 import math
 import os
-import resource
+import random
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from engine.runs import processes
+from engine.runs import journal, processes
 from engine.runs.events import Checkpoint, Evaluated, Failure, Note, Sample, Start, State, Step
 from engine.runs.journal import Reader, Writer
 from engine.runs.view import RunView
@@ -128,6 +129,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 KILLED = """
 import sys
+import tracemalloc
 from pathlib import Path
 from engine.runs.events import Note
 from engine.runs.journal import Writer
@@ -167,6 +169,50 @@ def test_view_drops_what_a_resumed_run_does_again() -> None:
     assert list(view.smoothed(0.5))[4:] == [1.0, 2.0, 2.5]
 
 
+def seen(view: RunView) -> dict[str, object]:
+    """Everything that a picture shows."""
+    curve = (list(view.steps.step), str(list(view.steps.loss)))
+    return {**{name: value for name, value in vars(view).items() if name != "steps"}, "curve": curve}
+
+
+def test_points_make_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in a journal and wherever a piece of it ends."""
+    path = tmp_path / "events.jsonl"
+    writer = Writer(path)
+    chance = random.Random(1)
+    writer.write(begin())
+    step = 0
+    for _ in range(600):
+        step += 1
+        writer.write(a_step(step, loss=chance.choice([chance.random(), math.nan, 1 / 3])))
+        match chance.randrange(12):
+            case 0:
+                writer.write(Sample(step=step, prompt='{"event":"step","step":1,"loss":0}\n', answer="丛雨"))
+            case 1:
+                writer.write(Evaluated(step=step, loss=0.5))
+            case 2:
+                writer.write(Checkpoint(step=step, path=f"checkpoints/step-{step:06d}"))
+            case 3 if chance.random() < 0.3:
+                step = chance.randrange(step)
+                writer.write(State(state="preparing"))
+                writer.write(begin(from_step=step))
+            case 4:
+                with path.open("ab") as file:
+                    file.write(chance.choice([b"\n", b'{"event":"hologram"}\n', b'{"event":"step","step":7,"epo\n']))
+    for size in (64, 1000, 1001, 5000, 1 << 20):
+        monkeypatch.setattr(journal, "CHUNK", size)
+        whole, brief = RunView(), RunView()
+        for events in Reader(path).chunks():
+            whole.fold(events)
+        reader = Reader(path)
+        for points in reader.points():
+            brief.fold(points)
+        assert seen(brief) == seen(whole) and len(whole.steps) > 50
+        assert reader.offset == path.stat().st_size
+    whole.smoothed(0.5)
+    assert len(whole.smoothed(0.5)) == len(whole.steps)
+
+
 def test_smoothed_keeps_gaps() -> None:
     view = RunView()
     view.fold([a_step(1, 4.0), a_step(2, math.nan), a_step(3, 2.0)])
@@ -176,21 +222,43 @@ def test_smoothed_keeps_gaps() -> None:
     assert list(view.smoothed(1.0))[3] == 3.5
 
 
-def test_memory_stays_flat_over_a_long_journal(tmp_path: Path) -> None:
+def test_memory_stays_flat_over_a_day(tmp_path: Path) -> None:
+    """A picture that is open for a day of steps, looked at again and again, holds a few bytes a step and no events."""
     path = tmp_path / "events.jsonl"
     writer = Writer(path)
     writer.write(begin())
-    line = b""
-    with path.open("ab") as file:
-        writer.write(a_step(1))
-        line = path.read_bytes().splitlines()[-1]
-        block = b"".join(line.replace(b'"step":1,', b'"step":%d,' % step) + b"\n" for step in range(2, 1002))
-        for number in range(100):
-            file.write(block.replace(b'"step":', b'"step":%d' % (number + 1)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    writer.write(a_step(1))
+    line = path.read_bytes().splitlines()[-1] + b"\n"
     reader, view = Reader(path), RunView()
-    for events in reader.chunks():
+    view.fold(reader.poll())
+    view.smoothed(0.01)
+    tracemalloc.start()
+    with path.open("ab", buffering=0) as file:
+        for number in range(100):
+            numbers = range(number * 1000 + 2, number * 1000 + 1002)
+            file.write(b"".join(line.replace(b'"step":1,', b'"step":%d,' % step) for step in numbers))
+            view.fold(reader.poll())
+            view.smoothed(0.01)
+    assert len(view.steps) == 100_001
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000 * 32  # bytes; the journal has 20 MB
+
+
+def test_a_first_look_at_a_long_journal_holds_little_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    writer = Writer(path)
+    writer.write(begin())
+    writer.write(a_step(1))
+    line = path.read_bytes().splitlines()[-1] + b"\n"
+    with path.open("ab") as file:
+        for step in range(2, 100_002):
+            file.write(line.replace(b'"step":1,', b'"step":%d,' % step))
+    tracemalloc.start()
+    view = RunView()
+    for events in Reader(path).points():
         view.fold(events)
-    assert len(view.steps) > 90_000
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 40_000  # kB; the journal has 20 MB and the view's arrays 6
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(view.steps) == 100_001
+    assert peak < 100_000 * 24 + 20 * journal.CHUNK  # the arrays, while they grow, and one piece with its events
