@@ -160,18 +160,18 @@ def plural(count: int, word: str) -> str:
 # while it lasts ----------------------------------------------------------------------------------------------------
 
 
-def going_on(progress: tuple[str, int, int] | None, rate: float, width: int = 20) -> Content:
+def going_on(progress: tuple[str, int, int] | None, rate: float, width: int = 16) -> Content:
     """How far the reading has come: a bar, what is done of what, and how fast."""
     if progress is None:
         return Content("")
     what, done, total = progress
     if not total:
         return Content.styled(f"{what} …", FAINT)
-    bytes_ = what.endswith("bytes")
-    scale, unit = (1e6, "MB") if bytes_ else (1, "rows")
-    words = f"{what.removesuffix(' bytes').removesuffix(' tokens')} {done / scale:,.0f} of {total / scale:,.0f} {unit}"
+    scale, unit = (1e6, "MB") if what.endswith("bytes") else (1, "rows")
+    verb = what.removesuffix(" bytes").removesuffix(" tokens").removesuffix(" the rows")
+    words = f"{verb} {done / scale:,.0f} of {total / scale:,.0f} {unit}"
     if rate >= scale:
-        words += f", {rate / scale:,.0f} {unit} a second"
+        words += f", {rate / scale:,.0f} a second"
     cells = min(width, round(done / total * width))
     return Content.assemble(("━" * cells, FOCUS), ("─" * (width - cells), FAINT), f"  {words}")
 
@@ -204,6 +204,9 @@ def row_words(draft: Draft, index: int, example: Example, walk: Walk | None) -> 
         parts.append((f", {walk.at + 1:,} of {len(walk.rows):,} found", FAINT))
     if example.label is not None:
         parts += ["   ", ("✓ good", GOOD) if example.label else ("✗ bad", BAD)]
+    if len(draft.dataset.begins) > 1:
+        file, number, _ = draft.dataset.origin(example.row)
+        parts.append((f"   {shorten(safe(file.rpartition('/')[2]), 24)} {number:,}", FAINT))
     counted = draft.lengths
     if len(counted.total) == total:
         whole, trained = counted.total[index], counted.completion[index]

@@ -10,7 +10,7 @@ import pytest
 
 from engine.data.findings import Finding
 from engine.draft import Choice
-from tui.inspection import Costs, Walk, buckets, finding_lines, percent, plural, stats
+from tui.inspection import Costs, Walk, buckets, finding_lines, going_on, percent, plural, stats
 from tui.screens.fixing import on_copy, suggested
 
 
@@ -97,6 +97,17 @@ def test_too_much_memory_is_said_with_a_glyph_and_words() -> None:
     over = msgspec.structs.replace(COSTS, over=True)
     assert "✗ memory 4.7 of 21 GB, too much" in over.line().plain
     assert "✗ 4.7 of 21 GB, too much" in over.block().plain
+
+
+def test_what_lasts_says_how_far_and_how_fast_it_goes() -> None:
+    counting = going_on(("counting tokens", 120_000, 1_000_000), 48_000.4)
+    assert counting.plain == "━━──────────────  counting 120,000 of 1,000,000 rows, 48,000 a second"
+    assert counting.cell_length <= 75
+    reading = going_on(("reading bytes", 90_000_000, 1_000_000_000), 85e6)
+    assert reading.plain.endswith("reading 90 of 1,000 MB, 85 a second")
+    assert going_on(("looking at the rows", 5, 10), 0).plain.endswith("looking at 5 of 10 rows")
+    assert going_on(("reading the rows", 0, 0), 0).plain == "reading the rows …"
+    assert going_on(None, 0).plain == ""
 
 
 def finding(**more: Any) -> Finding:

@@ -59,9 +59,7 @@ class DataScreen(Step):
             "t", "view", "Row, prompt, answer", show=False, id="data.view", tooltip="Lengths of row, prompt, answer"
         ),
         Binding("l", "log", "Log counts", show=False, id="data.log", tooltip="Logarithmic or linear counts"),
-        Binding(
-            "o", "text('tokens')", "Tokens", show=False, id="data.tokens", tooltip="Show where each token begins"
-        ),
+        Binding("o", "text('tokens')", "Tokens", show=False, id="data.tokens", tooltip="Show where each token begins"),
         Binding(
             "a", "text('answer')", "Answer", show=False, id="data.answer", tooltip="Begin the preview at the answer"
         ),
@@ -100,9 +98,11 @@ class DataScreen(Step):
         yield Ask(id="ask")
 
     def on_mount(self) -> None:
+        if self.wizard.making or self.wizard.draft is not None:
+            return
         if not self.wizard.has_rows:
             self.call_after_refresh(self.go, "source")
-        elif self.wizard.draft is None and not self.wizard.making:
+        else:
             self.wizard.begin(self.wizard.picked())
 
     def before(self) -> str:

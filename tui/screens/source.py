@@ -290,7 +290,7 @@ def checked(text: str) -> str:
         raise FtuiError(Exit.DATA_MISSING, "type a path, or escape")
     if text.startswith("hub:"):
         if not _HUB.fullmatch(text):
-            raise FtuiError(Exit.DATA_MISSING, "a data set of the hub is named hub:OWNER/NAME")
+            raise FtuiError(Exit.DATA_MISSING, "this takes hub:OWNER/NAME")
         return text
     source = choice.weighted(text)
     registry, _, entry = source.source.rpartition(":")
