@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
+from engine.hardware import Hardware
 from engine.models.facts import ModelFacts, trainable
-from engine.recipe import Settings
+from engine.recipe import Method, Settings
 
 GIB = 1024**3
 
@@ -32,6 +34,14 @@ _KEPT: dict[tuple[bool, bool], float] = {
 _DROPOUT_BYTES = {True: 6.0, False: 4.0}
 # The loss is computed in tiles of at most this many tokens x vocabulary entries (TRL's fused head).
 _TILE_TOKENS, _TILE_VOCABULARY = 4096, 32768
+_METHODS: tuple[tuple[Method, int, str], ...] = (
+    ("full", 32, "full"),
+    ("freeze", 32, "freeze"),
+    ("lora", 16, "LoRA"),
+    ("qlora", 8, "QLoRA 8 bit"),
+    ("qlora", 4, "QLoRA 4 bit"),
+)
+_MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 _CONTEXT = GIB  # the CUDA context, or Python with its libraries
 _SLACK = 0.10  # fragmentation, temporary buffers
 
@@ -61,6 +71,32 @@ class Memory(Struct, frozen=True):
     def parts(self) -> list[tuple[str, int]]:
         """(name, bytes) in the order they are drawn in."""
         return [(name, getattr(self, name)) for name in self.__struct_fields__]
+
+
+class Fit(Struct, frozen=True):
+    """What one method takes at one micro-batch. `label` is the method in words; `bits` the base is held in."""
+
+    method: Method
+    bits: int
+    label: str
+    micro_batch: int
+    memory: Memory
+    fits: bool
+
+
+def table(facts: ModelFacts, settings: Settings, hardware: Hardware, longest: int) -> list[Fit]:
+    """Every method at every micro-batch up to 32, the other settings as they are: what fits and what does not.
+
+    longest  tokens of the longest row
+    """
+    found = []
+    for method, bits, label in _METHODS:
+        for micro_batch in _MICRO_BATCHES:
+            packed = {"bits": bits} if method == "qlora" else {}
+            changed = msgspec.structs.replace(settings, method=method, micro_batch=micro_batch, **packed)
+            needed = forecast(facts, changed, longest=longest, device=hardware.device)
+            found.append(Fit(method, bits, label, micro_batch, needed, needed.total <= hardware.budget))
+    return found
 
 
 def forecast(
