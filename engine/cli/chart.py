@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 # Bit of each dot of a braille cell, by (column, row from the top).
 _DOT = {(0, 0): 1, (0, 1): 2, (0, 2): 4, (1, 0): 8, (1, 1): 16, (1, 2): 32, (0, 3): 64, (1, 3): 128}
@@ -24,13 +25,19 @@ def curve(
     last    step at the right edge; the newest step where None
     width   of the drawing in cells, two dots each; the labels on the left come on top
     """
-    points = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
+
+    def points() -> Iterator[tuple[int, float]]:
+        """Gone through again and again, not kept: a long run has a million."""
+        return ((s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v))
+
     finite_marks = [(s, v) for s, v in marks if math.isfinite(v)]
-    if not points:
+    first = min((s for s, _ in points()), default=None)
+    if first is None:
         return []
-    first = min(s for s, _ in points)
-    end = max(last or 0, max(s for s, _ in [*points, *finite_marks]))
-    low, high = _range([v for _, v in [*points, *finite_marks]])
+    end = max(last or 0, max(s for s, _ in chain(points(), finite_marks)))
+    low, high = _range(
+        min(v for _, v in chain(points(), finite_marks)), max(v for _, v in chain(points(), finite_marks))
+    )
     columns, rows = width * 2, height * 4
 
     def column(step: int) -> int:
@@ -41,7 +48,7 @@ def curve(
 
     cells = [[0] * width for _ in range(height)]
     before: tuple[int, int] | None = None
-    for x, y in _means([(column(s), v) for s, v in points]):
+    for x, y in _means((column(s), v) for s, v in points()):
         dot = (x, row(y))
         for px, py in _line(before or dot, dot):
             cells[py // 4][px // 2] |= _DOT[px % 2, py % 4]
@@ -56,20 +63,20 @@ def curve(
     return [*lines, f"{'':>{margin}} {first:<{width // 2}}{end:>{width - width // 2}}"]
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value; the loss is shown from 0 where that costs less than half of the height."""
-    low, high = min(values), max(values)
+def _range(low: float, high: float) -> tuple[float, float]:
+    """Lowest and highest value shown; the loss is shown from 0 where that costs less than half of the height."""
     if 0 < low < high / 2:
         low = 0.0
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _means(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def _means(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     """One point a dot column: the mean of those that fall into it. Columns must ascend."""
-    merged: dict[int, list[float]] = {}
+    sums: dict[int, tuple[float, int]] = {}
     for x, y in points:
-        merged.setdefault(x, []).append(y)
-    return [(x, sum(ys) / len(ys)) for x, ys in merged.items()]
+        total, count = sums.get(x, (0.0, 0))
+        sums[x] = (total + y, count + 1)
+    return [(x, total / count) for x, (total, count) in sums.items()]
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:

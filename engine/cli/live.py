@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.cli import show
 from engine.errors import Exit, FtuiError
@@ -93,26 +94,24 @@ def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = Fals
     from engine.runs import directory, journal, status
 
     reader = journal.Reader(run.journal_path)
-    if as_json:
-        display = _events()
-    elif sys.stdout.isatty():
-        display, curve = _screen(directory.title(run)), False  # the screen shows it anyway
-    else:
-        display = _lines()
+    screen = not as_json and sys.stdout.isatty()
+    display = _events() if as_json else _screen(directory.title(run)) if screen else _lines()
+    begin = curve and not as_json and not screen  # a screen shows the curve anyway
     with display as look:
-        first = True
         while True:
-            now = status.read(run)  # before the poll: what was written before the end must still be shown
-            events = reader.poll()
-            view.fold(events)
-            events = [event for event in events if event.seq > seen]
-            if first and not as_json and curve:
+            now = status.read(run)  # before the journal: what was written before the end must still be shown
+            pieces: Iterator[list[Any]] = reader.points() if screen else reader.chunks()
+            events: list[Any] = []
+            for events in pieces:
+                view.fold(events)
+                if not screen and not begin:
+                    look([event for event in events if event.seq > seen], view)
+            if begin:
                 for line in picture(view):
                     show.say(line)
-                look([], view)
-            elif events or not as_json:
-                look(events, view)
-            first = False
+            if screen or begin:
+                look(events if screen else [], view)
+            begin = False
             if now.state in ENDED:
                 return now
             time.sleep(POLL)
@@ -120,10 +119,11 @@ def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = Fals
 
 def mark(run: RunDir) -> int:
     """The journal's newest sequence number, so that what comes after it can be told apart."""
-    from engine.runs import journal
+    from engine.runs import status
 
-    events = journal.Reader(run.journal_path).poll()
-    return events[-1].seq if events else 0
+    with status.Tail(run.journal_path) as tail:
+        newest = tail.newest()
+    return 0 if newest is None else newest.seq
 
 
 def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
@@ -136,7 +136,7 @@ def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
     reader = journal.Reader(run.journal_path)
     while True:
         now = status.read(run)
-        for event in reader.poll():
+        for event in itertools.chain.from_iterable(reader.chunks()):
             if event.seq <= after:
                 continue
             if isinstance(event, Exported):

@@ -23,7 +23,7 @@ from msgspec import Struct
 from engine.errors import FtuiError
 from engine.runs import journal, processes
 from engine.runs.directory import RunDir, handle, title
-from engine.runs.events import ENDED, Evaluated, Failure, Start, State, StateName, Step
+from engine.runs.events import ENDED, AnyEvent, Evaluated, Failure, Start, State, StateName, Step
 
 WINDOW = 64 * 1024  # bytes of the journal's end that are read at once
 EVALUATION_WINDOW = 4 << 20
@@ -194,7 +194,8 @@ def _fill(status: Status, run: RunDir, tail: Tail, since: int, record: dict[str,
         evaluated = tail.last("evaluated", max(0, tail.size - EVALUATION_WINDOW))
         status.eval_loss = evaluated.loss if isinstance(evaluated, Evaluated) else None
     status.started = tail.first_time() or record.get("time")
-    status.updated = tail.last_time() or status.started
+    newest = tail.newest()
+    status.updated = status.started if newest is None else newest.time
 
 
 def _explain(run: RunDir, record: dict[str, Any], ended: dict[str, Any]) -> tuple[str, Failure]:
@@ -320,9 +321,10 @@ class Tail:
         event = journal.decode(self._line(0)) if self.size else None
         return None if event is None else event.time
 
-    def last_time(self) -> float | None:
+    def newest(self) -> AnyEvent | None:
+        """The last event of any kind within the window, which holds at least one whole line."""
         for line in reversed(self._window.split(b"\n")):
             event = journal.decode(line) if line else None
             if event is not None:
-                return event.time
+                return event
         return None
