@@ -35,9 +35,9 @@ _DROPOUT_BYTES = {True: 6.0, False: 4.0}
 # The loss is computed in tiles of at most this many tokens x vocabulary entries (TRL's fused head).
 _TILE_TOKENS, _TILE_VOCABULARY = 4096, 32768
 _METHODS: tuple[tuple[Method, int, str], ...] = (
-    ("full", 32, "full"),
-    ("freeze", 32, "freeze"),
-    ("lora", 16, "LoRA"),
+    ("full", 0, "full"),
+    ("freeze", 0, "freeze"),
+    ("lora", 0, "LoRA"),
     ("qlora", 8, "QLoRA 8 bit"),
     ("qlora", 4, "QLoRA 4 bit"),
 )
@@ -74,7 +74,7 @@ class Memory(Struct, frozen=True):
 
 
 class Fit(Struct, frozen=True):
-    """What one method takes at one micro-batch. `label` is the method in words; `bits` the base is held in."""
+    """What one method takes at one micro-batch. `label` is the method in words; `bits` the base is packed into, or 0."""
 
     method: Method
     bits: int
