@@ -170,7 +170,8 @@ def accumulation(facts: Facts, values: Values) -> Advice:
     others = [Alternative(2 * chosen, f"effective batch {2 * chosen * micro}, half the steps")]
     if chosen > 1:
         others.append(Alternative(1, f"effective batch {micro}, more and noisier steps"))
-    return Advice("accumulation", chosen, f"{micro} x {chosen} = {micro * chosen} rows a step", GUIDE, "high", others)
+    rows = "1 row" if micro * chosen == 1 else f"{micro * chosen} rows"
+    return Advice("accumulation", chosen, f"{micro} x {chosen} = {rows} a step", GUIDE, "high", others)
 
 
 def schedule(facts: Facts, values: Values) -> Advice:

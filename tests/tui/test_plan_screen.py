@@ -92,7 +92,7 @@ async def test_a_deadline_is_taken_as_a_person_types_it(tiny_starter: Path) -> N
         await until(pilot, lambda: "What is it for?" in seen(pilot))
         await pilot.press("d", *"soon", "enter")
         await until(pilot, lambda: "a time looks like" in seen(pilot))
-        await pilot.press("ctrl+a", "delete", *"2h", "enter")
+        await pilot.press("ctrl+u", *"2h", "enter")
         await until(pilot, lambda: app.wizard.choice is not None and app.wizard.choice.deadline == 7200)
 
 
@@ -139,11 +139,11 @@ async def test_compare_shows_what_an_edit_changed_and_other_plans(tiny_starter: 
 
 async def test_a_plan_is_kept_as_a_preset(tiny_starter: Path) -> None:
     async with plan(learning_rate=5e-4) as (_, pilot):
-        await pilot.press("p", "ctrl+a", "delete", *"tickets", "enter")
+        await pilot.press("p", *"tickets", "enter")
         await until(pilot, lambda: "saved as" in seen(pilot))
         assert presets.load("tickets").settings["learning_rate"] == 5e-4
         # A name that is taken is said where it was typed.
-        await pilot.press("p", "ctrl+a", "delete", *"tickets", "enter")
+        await pilot.press("p", *"tickets", "enter")
         await until(pilot, lambda: "already a preset" in seen(pilot))
 
 
@@ -151,8 +151,7 @@ async def test_why_says_what_each_alternative_would_move(tiny_starter: Path) -> 
     async with plan() as (app, pilot):
         await go_to(pilot, "epochs")
         await pilot.press("w")
-        await until(pilot, lambda: "Instead" in seen(pilot))
-        assert "Then: steps" in seen(pilot)
+        await until(pilot, lambda: "Then: steps" in seen(pilot))
         await pilot.press("enter")
         await until(pilot, lambda: "epochs" in app.wizard.draft.choice.edits)  # type: ignore[union-attr]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.models.memory import Fit
     from tui.screens.plan import PlanScreen
 
-_LABEL = 16  # cells for a method's name
+_LABEL = 13  # cells for a method's name
 _CELL = 10  # cells for one micro-batch
 
 

@@ -104,6 +104,7 @@ class PlanScreen(Step):
 
     STEP = "plan"
     CSS_PATH = "plan.tcss"
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-tall")]
     HELP = (
         "Every number with its reason and where the reason comes from. e changes the value under the cursor; what depends "
         "on it follows, and is said. w says why this value and what else it could be, o what else fits in memory, t whether "
@@ -174,11 +175,11 @@ class PlanScreen(Step):
             missing = "; ".join(question.answer for question in doubts)
             place.update(Content.styled(f"t  Tune at all? {safe(missing)}", FAINT))
         else:
-            place.update(verdict(gate) + Content.styled("  t  more", FAINT))
+            place.update(Content.styled("t  ", FAINT) + verdict(gate))
 
     def on_resize(self) -> None:
         # The forecast keeps its place below; a long list of settings scrolls above it.
-        self.query_one("#plan").styles.max_height = max(4, self.query_one("#body").content_size.height - 11)
+        self.query_one("#plan").styles.max_height = max(4, self.query_one("#body").content_size.height - 10)
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """The whole reason of the value under the cursor, which its line has no room for."""
