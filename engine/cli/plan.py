@@ -14,6 +14,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from engine.cli import options as shared
 from engine.cli import show
 from engine.text import duration, number, size
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             reasons.explain(draft, args.explain)
     elif args.fits and args.json:
-        show.emit(_fits(draft))
+        show.emit([{**msgspec.to_builtins(fit), "total": fit.memory.total} for fit in _fits(draft)])
     elif args.fits:
         show_fits(draft)
     elif args.json:

@@ -98,6 +98,19 @@ def test_explain_gate_and_stage(ftui: Ftui, rows: Path, tiny_model: Path) -> Non
     assert ftui(*words, "stage", "--json").json["value"] == "sft"
 
 
+def test_fits_lists_every_method_at_every_micro_batch(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model, "--fits")
+    cells = ftui(*words, "--json").json
+    assert {cell["method"] for cell in cells} == {"full", "freeze", "lora", "qlora"}
+    assert len({(cell["label"], cell["micro_batch"]) for cell in cells}) == len(cells)
+    assert all(cell["total"] == sum(cell["memory"].values()) for cell in cells)
+    said = ftui(*words).out
+    for cell in cells:
+        assert cell["label"] in said
+    lora = next(line for line in said.splitlines() if line.startswith("LoRA"))
+    assert lora.count("✓") + lora.count("✗") == len({cell["micro_batch"] for cell in cells})
+
+
 def test_a_plan_that_cannot_work_says_so_and_train_refuses(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     words = ("--data", rows, "--model", tiny_model, "--length", "100000", "-e", "rope=none")
     assert "will not start" in ftui("plan", *words).out
