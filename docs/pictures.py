@@ -58,7 +58,7 @@ async def take(name: str, size: tuple[int, int]) -> None:
         await until(pilot, app, "learning rate")
         keep("plan")
         await pilot.press("escape")
-        await until(pilot, app, "as the model sees it")
+        await until(pilot, app, "trained (bold)")
         keep("data")
         app.show_train(run)
         await until(pilot, app, "identity")

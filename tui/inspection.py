@@ -25,7 +25,12 @@ Of = Literal["whole", "prompt", "completion"]
 VIEWS: tuple[tuple[Of, str], ...] = (("whole", "row"), ("prompt", "prompt"), ("completion", "answer"))
 LEVELS = {"problem": ("✗", BAD), "warning": ("!", WARN), "note": ("·", FAINT)}
 TITLES = {"chosen": "✓ chosen", "rejected": "✗ rejected"}
-FIXES = {"placeholders": "f asks what stands in for them"}
+FIXES = {
+    "placeholders": "f asks what stands in for them",
+    "malformed": "f lists them, s leaves them out, r mends what can be mended",
+    "unread": "f says where; r mends what can be mended",
+    "mapping": "f shows which column is what",
+}
 ROWS_SHOWN = 6  # row numbers named in a finding before "…"
 
 
@@ -64,16 +69,13 @@ def _widths() -> Iterator[int]:
 
 def stats(lengths: Lengths, of: Of, log: bool) -> Content:
     """The spread of lengths in one line, and which of the measures it is of."""
-    parts: list[str | tuple[str, str]] = []
     there = views(lengths)
-    for name, word in there:
+    parts: list[str | tuple[str, str]] = [("t ", FOCUS)] if len(there) > 1 else [("tokens a row ", FAINT)]
+    for name, word in there if len(there) > 1 else []:
         parts.append((f"● {word} ", "bold") if name == of else (f"○ {word} ", FAINT))
-    if len(there) == 1:
-        parts = [("tokens a row ", FAINT)]
     for mark, p in (("p50", 50), ("p95", 95), ("p99", 99), ("max", 100)):
         parts += [(f"  {mark} ", FAINT), (f"{lengths.percentile(p, of=of):,}", "bold")]
-    if log:
-        parts.append(("  log counts", WARN))
+    parts += [("  l ", FOCUS), ("● log", "bold") if log else ("○ log", FAINT)]
     return Content.assemble(*parts)
 
 
@@ -290,12 +292,14 @@ class FindingLine(Struct, frozen=True):
 
 
 def findings_at(draft: Draft, cutoff: int) -> list[Finding]:
-    """The findings of a draft with those about being cut as they are at this cutoff."""
-    from engine.data.findings import tokens
+    """The findings of a draft with those about being cut as they are at this cutoff, and what was noted while reading."""
+    from engine.data.findings import Finding, tokens
 
     others = [found for found in draft.findings if found.kind != "cut"]
     cut = [found for found in tokens.find(draft.lengths, cutoff, None) if found.kind == "cut"]
-    return sorted([*others, *cut], key=lambda found: list(LEVELS).index(found.level))
+    notes = [Finding("mapping", "note", note) for shape in draft.dataset.shapes for note in shape.notes]
+    notes += [Finding("reading", "note", note) for note in draft.dataset.notes]
+    return sorted([*others, *cut, *notes], key=lambda found: list(LEVELS).index(found.level))
 
 
 def finding_lines(findings: Sequence[Finding], marked: set[str]) -> list[FindingLine]:

@@ -81,7 +81,7 @@ async def test_measures_go_round_and_counts_can_be_logarithmic(tiny_starter: Pat
         await pilot.press("t")
         assert "● answer" in seen(pilot) and f"p50 {lengths.percentile(50, of='completion')}" in seen(pilot)
         await pilot.press("t", "l")
-        assert "● row" in seen(pilot) and "log counts" in seen(pilot) and app.screen.query_one(Histogram).logarithmic
+        assert "● row" in seen(pilot) and "● log" in seen(pilot) and app.screen.query_one(Histogram).logarithmic
 
 
 async def test_rows_are_stepped_through_and_found_by_number(tiny_starter: Path) -> None:

@@ -52,7 +52,7 @@ def test_each_measure_has_buckets_of_its_own() -> None:
     assert buckets(lengths, 4, "prompt")[-1][1] <= 16
     assert "○ row ● prompt ○ answer" in stats(lengths, "prompt", False).plain
     assert "max 12" in stats(lengths, "prompt", False).plain
-    assert "log" in stats(lengths, "whole", True).plain
+    assert "● log" in stats(lengths, "whole", True).plain and "○ log" in stats(lengths, "whole", False).plain
 
 
 def test_plain_text_has_one_measure_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
@@ -61,6 +62,13 @@ def place(row: BadRow, named: bool) -> str:
     return f"{shorten(safe(row.source.rpartition('/')[2]), PLACE // 2)}  {words}" if named else words
 
 
+def _file(source: str) -> str:
+    """A file as a person here would name it: without the current folder before it."""
+    path = Path(source)
+    here = Path.cwd()
+    return safe(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 class BadRowsScreen(Frame):
     """Shown over the Data screen."""
 
@@ -113,7 +121,7 @@ class BadRowsScreen(Frame):
         bad = self._all[int(event.item.key)]
         parts = [
             Content(safe(bad.reason)),
-            Content.styled(safe(bad.source) + (f", row {bad.row:,}" if bad.row else ""), FAINT),
+            Content.styled(_file(bad.source) + (f", row {bad.row:,}" if bad.row else ""), FAINT),
         ]
         if bad.repaired:
             parts.insert(1, Content.styled(f"✓ {safe(bad.repaired)}", GOOD))

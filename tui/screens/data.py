@@ -155,6 +155,7 @@ class DataScreen(Step):
                 histogram.focus()
         costs = inspection.costs(draft)
         histogram.cutoff = draft.plan.settings.max_length
+        histogram.beyond = counted.distribution(self._of).count_over(draft.plan.settings.max_length)
         wide = self.has_class("-wide")
         histogram.captions = (costs.short,) if wide else (costs.cut, costs.brief)
         self.query_one("#costs", Static).update(costs.block() if wide else costs.line())

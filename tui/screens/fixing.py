@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from engine.draft import Choice, Draft
     from tui.screens.data import DataScreen
 
-BAD_ROWS = ("malformed", "skipped", "repaired")  # findings whose rows are not among the examples
-PLACEHOLDERS = "placeholders"
+BAD_ROWS = ("malformed", "repaired", "unread")  # findings whose rows are not among the examples
+PLACEHOLDERS, MAPPING = "placeholders", "mapping"
 
 
 def current(screen: DataScreen) -> FindingLine | None:
@@ -52,6 +52,8 @@ def fix(screen: DataScreen) -> None:
             screen.notice("nothing here can be fixed by a key; each finding says what to do")
     elif item.kind in BAD_ROWS:
         show_bad_rows(screen, draft)
+    elif item.kind == MAPPING:
+        screen.action_mapping()
     elif item.action:
         ask_for_copy(screen, draft, sorted(screen.marked | {item.action}))
     else:

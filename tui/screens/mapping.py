@@ -103,12 +103,15 @@ class Roles:
         self.shape, self.error = self._shape(self.given, self.templates)
 
     def column(self, role: str) -> str:
-        """The column or template of a role; empty where it has none."""
+        """The column or template of a role; empty where it has none. While the rows are nothing, what was found stays."""
         if role in self.templates:
             return self.templates[role]
         if role in self.given:
             return self.given[role]
-        return self.shape.columns.get(role, "") if self.shape else ""
+        if self.shape is not None:
+            return self.shape.columns.get(role, "")
+        found = self.found.columns.get(role, "") if self.found else ""
+        return "" if found in self.given.values() else found
 
     def step(self, role: str, by: int) -> None:
         """Give a role the next column, or none."""

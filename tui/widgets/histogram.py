@@ -38,10 +38,11 @@ def bar(count: float, most: float, width: int, *, cut: bool = False, log: bool =
 
 
 def rows(
-    buckets: Sequence[Bucket], cutoff: int | None, caption: str, width: int, *, log: bool = False
+    buckets: Sequence[Bucket], cutoff: int | None, caption: str, width: int, *, log: bool = False, beyond: int = 0
 ) -> list[list[tuple[str, Role]]]:
     """One row a bucket, and the cutoff line after the last bucket that begins below it: lists of (text, role).
 
+    beyond  how much of all lies beyond the cutoff: the bucket that the cutoff falls into is then drawn in two parts
     A last bucket that is wider than the others has a + behind its number.
     """
     if not buckets:
@@ -55,13 +56,21 @@ def rows(
     for number, (low, high, count) in enumerate(buckets):
         if number == after:
             found.append(_line(cutoff or 0, caption, label_width, width))
-        beyond = after is not None and number >= after
         plus = "+" if high - low > buckets[0][1] - buckets[0][0] else " "
+        over = 0
+        if after is not None and number >= after:
+            over = count
+        elif after is not None and number == after - 1:
+            over = min(count, max(0, beyond - sum(count for _, _, count in buckets[after:])))
+        cells = len(bar(count, most, room, log=log))
+        cut = bar(over, count, cells, cut=True) if over else ""
+        kept = bar(count, most, room, log=log)[: cells - len(cut)] if over < count else ""
         found.append(
             [
                 (f"{low:>{label_width},}{plus}", "label"),
                 ("▏", "label"),
-                (bar(count, most, room, cut=beyond, log=log), "cut" if beyond else "kept"),
+                (kept, "kept"),
+                (cut, "cut"),
                 (f" {count:,}" if count else "", "count"),
             ]
         )
@@ -111,6 +120,7 @@ class Histogram(Widget, can_focus=True):
     cutoff: reactive[int | None] = reactive(None)
     captions: reactive[tuple[str, ...]] = reactive(())
     logarithmic: reactive[bool] = reactive(False)
+    beyond: reactive[int] = reactive(0)
     buckets: reactive[tuple[Bucket, ...]] = reactive((), layout=True)
 
     class CutoffChanged(Message):
@@ -144,7 +154,8 @@ class Histogram(Widget, can_focus=True):
 
     def render(self) -> Content:
         lines = []
-        for row in rows(self.buckets, self.cutoff, self._caption, self.content_size.width, log=self.logarithmic):
+        width, log = self.content_size.width, self.logarithmic
+        for row in rows(self.buckets, self.cutoff, self._caption, width, log=log, beyond=self.beyond):
             parts = ((text, self.get_visual_style(f"histogram--{role}")) for text, role in row if text)
             lines.append(Content.assemble(*parts))
         return Content("\n").join(lines)

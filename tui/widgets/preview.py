@@ -69,7 +69,7 @@ def from_answer(segments: Sequence[Segment], lines: int = 2) -> list[Segment]:
         breaks = text.count("\n")
         if breaks > lines:
             rest = "\n".join(text.rsplit("\n", lines + 1)[1:])
-            return [("⋯ ", "mark"), (rest, role), *before, *segments[first:]]
+            return [("⋯ ", "boundary"), (rest, role), *before, *segments[first:]]
         lines -= breaks
         before.insert(0, (text, role))
     return list(segments)
@@ -87,7 +87,7 @@ def as_above(sides: Sequence[Side]) -> list[Side]:
             same < min(len(first), len(segments)) and first[same] == segments[same] and "trained" not in first[same][1]
         ):
             same += 1
-        found.append((title, [("⋯ the same prompt\n", "mark"), *segments[same:]] if same else segments))
+        found.append((title, [("⋯ the same prompt\n", "boundary"), *segments[same:]] if same else segments))
     return found
 
 
@@ -170,15 +170,15 @@ class MaskedPreview(VerticalScroll):
             self._draw()
 
     def _draw(self) -> None:
-        parts = []
-        for number, (title, segments) in enumerate(as_above(self._sides)):
+        parts: list[Segment] = []
+        for title, segments in as_above(self._sides):
+            if parts:  # one line of air, whether or not the text before ends its line
+                parts.append(("\n" if parts[-1][0].endswith("\n") else "\n\n", "context"))
             if title:
-                parts.append((("\n\n" if number else "") + safe(title) + "\n", self._style("title")))
-            parts += [(text, self._style(role)) for text, role in _at_most(segments, MOST)]
-        self.query_one(Static).update(Content.assemble(*parts))
-
-    def _style(self, role: Role):  # type: ignore[no-untyped-def]
-        return self.get_visual_style(f"masked--{role}")
+                parts.append((safe(title) + "\n", "title"))
+            parts += _at_most(segments, MOST)
+        styled = ((text, self.get_visual_style(f"masked--{role}")) for text, role in parts)
+        self.query_one(Static).update(Content.assemble(*styled))
 
     def action_scroll_up(self) -> None:
         """At the top, move on to the thing before."""

@@ -51,6 +51,15 @@ def test_what_is_cut_differs_in_shape_not_in_colour_alone() -> None:
     assert all("▒" in line and "█" not in line for line in lines[2:])
 
 
+def test_the_bar_that_the_cutoff_falls_into_has_two_parts() -> None:
+    lines = text(rows(BUCKETS, 96, "", 60, beyond=60))  # 34 of them lie in buckets above, so 26 of the 53 below 128
+    kept, cut = lines[1].count("█"), lines[1].count("▒")
+    assert abs(kept - cut) <= 2 and kept + cut == text(rows(BUCKETS, None, "", 60))[1].count("█")
+    assert "▒" not in text(rows(BUCKETS, 96, "", 60, beyond=34))[1]
+    assert "▒" in text(rows(BUCKETS, 96, "", 60, beyond=35))[1]
+    assert "█" not in text(rows(BUCKETS, 65, "", 60, beyond=87))[1]
+
+
 @pytest.mark.parametrize("width", [20, 40, 77, 117])
 def test_no_row_is_wider_than_its_place(width: int) -> None:
     for cutoff in (None, 8, 256, 100_000):

@@ -85,7 +85,7 @@ def test_a_preview_can_begin_at_the_answer() -> None:
 def test_the_prompt_of_a_pair_is_written_once() -> None:
     chosen = ("chosen", of_pieces([("Question?", False), ("good", True)]))
     rejected = ("rejected", of_pieces([("Question?", False), ("bad", True)]))
-    assert as_above([chosen, rejected])[1] == ("rejected", [("⋯ the same prompt\n", "mark"), ("bad", "trained")])
+    assert as_above([chosen, rejected])[1] == ("rejected", [("⋯ the same prompt\n", "boundary"), ("bad", "trained")])
     # Answers that begin alike are shown whole: they are what is compared.
     same = ("rejected", of_pieces([("Other?", False), ("good", True)]))
     assert as_above([chosen, same])[1] == same
