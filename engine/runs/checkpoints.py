@@ -110,6 +110,23 @@ def manifest(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / MANIFEST).read_bytes()))
 
 
+def changes(folder: Path, facts: dict[str, Any]) -> list[str]:
+    """What is no longer as it was when a verified checkpoint was saved, one sentence each.
+
+    facts  as now, with the names that `commit` was given: data_sha256, versions
+    With any of these a resume is not exact to the bit, and the person is told.
+    """
+    before = manifest(folder)
+    found = []
+    if "data_sha256" in before and before["data_sha256"] != facts.get("data_sha256"):
+        found.append("the rows have changed since the checkpoint: training goes on with the new ones")
+    old, new = before.get("versions") or {}, facts.get("versions") or {}
+    changed = [f"{name} {old[name]} → {new[name]}" for name in old if name in new and old[name] != new[name]]
+    if changed:
+        found.append("versions have changed since the checkpoint: " + ", ".join(changed))
+    return found
+
+
 def committed(run: RunDir) -> list[tuple[int, Path]]:
     """(step, folder) of every committed checkpoint, newest first; not verified."""
     try:

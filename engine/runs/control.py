@@ -7,7 +7,6 @@ attempt, and passes the lock itself on to the supervisor, so that no two attempt
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -17,12 +16,13 @@ from collections.abc import Iterator
 
 import msgspec
 
+from engine import __version__
 from engine import recipe as recipes
 from engine.errors import Exit, FtuiError
 from engine.paths import write_private
-from engine.runs import chat, checkpoints, processes, status
-from engine.runs.directory import RunDir, handle
-from engine.runs.events import State
+from engine.runs import chat, checkpoints, directory, processes, status
+from engine.runs.directory import RunDir, handle, writing
+from engine.runs.events import Note, State
 from engine.runs.job import Job
 from engine.runs.journal import Writer
 from engine.runs.status import Status
@@ -37,9 +37,10 @@ PATIENCE = 20.0  # seconds until processes that should end are reported as stuck
 def start(run: RunDir, job: Job, gpu: int | None = None, warm: Warm | None = None) -> None:
     """Start a worker for `job`, supervised and detached. Returns once it has its job; it loads long after that.
 
-    A worker that lingers only to chat is sent away first. FtuiError(RUN_STATE) when the run is at work.
+    A worker that lingers only to chat is sent away first. FtuiError(RUN_STATE) when the run is at work; to serve, one that
+    serves already is at work too.
     """
-    with _claim(run) as lock:
+    with _claim(run, to_serve=job.kind == "serve") as lock:
         _launch(run, job, gpu, warm, lock)
 
 
@@ -55,7 +56,8 @@ def stop(run: RunDir, wait: bool = False) -> Status:
             raise FtuiError(Exit.RUN_STATE, f"{now.name} is not running: it is {now.state}", run.name)
         release(run)
         return status.read(run)
-    write_private(run.stop_path, b"")
+    with writing(run.path):
+        write_private(run.stop_path, b"")
     while wait:
         now = status.read(run)
         if now.ended:
@@ -67,13 +69,15 @@ def stop(run: RunDir, wait: bool = False) -> Status:
 def resume(run: RunDir, gpu: int | None = None, warm: Warm | None = None) -> int:
     """Go on from the newest whole checkpoint, or from step 0 when there is none; returns that step.
 
-    gpu  as in the last attempt when None. FtuiError(RUN_STATE) unless the run is stopped, failed or lost.
+    gpu  as in the last attempt when None. FtuiError(RUN_STATE) unless the run is stopped, failed or lost,
+    FtuiError(RECIPE_INVALID) when another version of ftui wrote a recipe that this one cannot follow.
     """
     _need(run, "stopped", "failed", "lost")
+    note = _begun_by_another(run)
     with _claim(run) as lock:
         _need(run, "stopped", "failed", "lost")
         step, options = _from_checkpoint(run)
-        _launch(run, Job("train", str(run.path), options), gpu, warm, lock)
+        _launch(run, Job("train", str(run.path), options), gpu, warm, lock, note)
     return step
 
 
@@ -86,6 +90,7 @@ def extend(run: RunDir, epochs: float, gpu: int | None = None, warm: Warm | None
     if not epochs > 0:
         raise FtuiError(Exit.USAGE, f"cannot extend by {epochs:g} epochs", next_step="give a number above 0")
     _need(run, "ready")
+    note = _begun_by_another(run)
     recipe = run.recipe()
     with _claim(run) as lock:
         _need(run, "ready")
@@ -102,10 +107,11 @@ def extend(run: RunDir, epochs: float, gpu: int | None = None, warm: Warm | None
         while (kept := run.path / f"recipe.before-extend-{number}.yaml").exists():
             number += 1
         recipe.settings = msgspec.structs.replace(recipe.settings, epochs=recipe.settings.epochs + epochs)
-        write_private(kept, before)
-        write_private(run.recipe_path, recipes.to_yaml(recipe))
+        with writing(run.path):
+            write_private(kept, before)
+            write_private(run.recipe_path, recipes.to_yaml(recipe))
         try:
-            _launch(run, Job("train", str(run.path), {**options, "extend": epochs}), gpu, warm, lock)
+            _launch(run, Job("train", str(run.path), {**options, "extend": epochs}), gpu, warm, lock, note)
         except BaseException:
             write_private(run.recipe_path, before)
             kept.unlink(missing_ok=True)
@@ -173,7 +179,7 @@ def _need(run: RunDir, *states: str) -> None:
 
 
 def _busy(now: Status, run: RunDir) -> FtuiError:
-    doing = "exporting" if now.job == "export" else now.state
+    doing = {"export": "exporting", "serve": "answering"}.get(now.job, now.state)
     place = f" {now.detail}" if now.detail.startswith("on ") else ""
     return FtuiError(
         Exit.RUN_STATE,
@@ -191,15 +197,15 @@ def _from_checkpoint(run: RunDir) -> tuple[int, dict[str, object]]:
 
 
 @contextlib.contextmanager
-def _claim(run: RunDir) -> Iterator[int]:
+def _claim(run: RunDir, to_serve: bool = False) -> Iterator[int]:
     """Hold the run's lock, with no process of the run alive; yields the lock's descriptor.
 
+    A worker that is alive only to chat is sent away, except `to_serve`: then another that was started for that stays.
     Closing the descriptor lets go of the lock only where it was not passed on.
     """
-    try:
+    with writing(run.path):
         lock = os.open(run.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise FtuiError(Exit.PERMISSION, f"cannot lock the run: {error.strerror}", str(run.lock_path)) from None
+    stays = ("export", "serve") if to_serve else ("export",)
     try:
         begun = time.monotonic()
         asked = terminated = False
@@ -214,7 +220,7 @@ def _claim(run: RunDir) -> Iterator[int]:
             now = status.read(run)
             waited = time.monotonic() - begun
             remote = not now.ended and now.detail.startswith("on ")
-            if remote or (now.worker_alive and (not now.ended or now.job == "export")):
+            if remote or (now.worker_alive and (not now.ended or now.job in stays)):
                 raise _busy(now, run)
             if waited > PATIENCE:
                 raise FtuiError(Exit.RUN_STATE, f"the processes of {now.name} do not end", run.name)
@@ -241,8 +247,28 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-def _launch(run: RunDir, job: Job, gpu: int | None, warm: Warm | None, lock: int) -> None:
-    """Write down a new attempt and start its processes. The caller holds the lock."""
+def _begun_by_another(run: RunDir) -> str:
+    """A sentence when another version of ftui made the run, else empty.
+
+    FtuiError(RECIPE_INVALID) when the recipe cannot be followed.
+    """
+    begun = directory.made_by(run)
+    try:
+        run.recipe()
+    except FtuiError as error:
+        if begun == __version__:
+            raise
+        raise FtuiError(
+            Exit.RECIPE_INVALID,
+            f"ftui {begun} made this run, and {__version__} cannot follow its recipe: {error.cause}",
+            str(run.recipe_path),
+            f"go on with ftui {begun}, or mend the recipe",
+        ) from None
+    return "" if begun == __version__ else f"begun with ftui {begun}, going on with {__version__}"
+
+
+def _launch(run: RunDir, job: Job, gpu: int | None, warm: Warm | None, lock: int, note: str = "") -> None:
+    """Write down a new attempt, with a `note` where there is one, and start its processes. The caller holds the lock."""
     last = status.read_json(run.supervisor_path)
     gpu = last.get("gpu") if gpu is None else gpu
     attempt = int(last.get("attempt", 0)) + 1
@@ -263,12 +289,14 @@ def _launch(run: RunDir, job: Job, gpu: int | None, warm: Warm | None, lock: int
         "supervisor": processes.plain(processes.identity()),
         "worker": None,
     }
-    try:
+    with writing(run.path):
         write_private(run.supervisor_path, json.dumps(record, indent=1))
         if job.kind == "train":
             run.stop_path.unlink(missing_ok=True)
             writer = Writer(run.journal_path)
             writer.write(State(state="preparing"))
+            if note:
+                writer.write(Note(text=note))
             writer.close()
         if warm is not None and warm.hand_over(run, attempt, lock):
             return
@@ -276,12 +304,4 @@ def _launch(run: RunDir, job: Job, gpu: int | None, warm: Warm | None, lock: int
         if processes.detach("engine.runs.supervisor", *arguments, log=run.log_path, keep=[lock]):
             return
         write_private(run.supervisor_path, json.dumps({**record, "supervisor": None}, indent=1))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise FtuiError(
-            Exit.DISK_FULL if full else Exit.PERMISSION,
-            f"cannot write the run's folder: {error.strerror}",
-            str(run.path),
-            "make room on the disk" if full else "",
-        ) from None
     raise FtuiError(Exit.RUN_FAILED, "the supervisor could not be started", status.last_words(run.log_path))

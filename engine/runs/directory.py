@@ -5,12 +5,16 @@ $XDG_STATE_HOME/ftui/runs/YYYY-MM-DD-HHMM-<slug>, 0700, everything in it 0600. I
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import json
 import os
+import pwd
 import re
+import shutil
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from engine import __version__
 from engine import recipe as recipes
 from engine.errors import Exit, FtuiError
 from engine.paths import runs_dir, write_private
@@ -61,8 +66,7 @@ class RunDir:
     def recipe(self) -> Recipe:
         """The run's recipe. FtuiError(RECIPE_INVALID) when it is gone or damaged."""
         try:
-            stat = self.recipe_path.stat()
-            return msgspec.convert(_raw(str(self.recipe_path), stat.st_mtime_ns, stat.st_size), Recipe)
+            return msgspec.convert(_content(self.recipe_path), Recipe)
         except (msgspec.ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError):
             return recipes.load(self.recipe_path)  # once more, for its words on what is wrong
 
@@ -76,6 +80,11 @@ class RunDir:
         return None
 
 
+def _content(path: Path) -> Any:
+    stat = path.stat()
+    return _raw(str(path), stat.st_mtime_ns, stat.st_size)
+
+
 @lru_cache(maxsize=512)
 def _raw(path: str, _changed: int, _size: int) -> Any:
     return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
@@ -87,8 +96,11 @@ def create(recipe: Recipe, plan: dict[str, Any]) -> RunDir:
     A name that was given before is allowed. FtuiError(DISK_FULL | PERMISSION) when the folder cannot be written.
     """
     base = f"{time.strftime('%Y-%m-%d-%H%M')}-{recipes.slug(recipe.name)}"
-    try:
+    with writing():
         parent = runs_dir()
+        if (owner := parent.stat().st_uid) != os.geteuid():
+            # An administrator may write there, and the owner could then not read what is in it.
+            raise _belongs(owner, parent)
         number = 1
         while True:
             path = parent / (base if number == 1 else f"{base}-{number}")
@@ -99,19 +111,70 @@ def create(recipe: Recipe, plan: dict[str, Any]) -> RunDir:
                 number += 1
         path.chmod(0o700)
         run = RunDir(path)
-        run.checkpoints.mkdir(mode=0o700)
-        write_private(run.plan_path, json.dumps(plan, indent=1, ensure_ascii=False, default=msgspec.to_builtins) + "\n")
-        # Last, since a folder with a recipe is a run.
-        write_private(run.recipe_path, recipes.to_yaml(recipe))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise FtuiError(
-            Exit.DISK_FULL if full else Exit.PERMISSION,
-            f"cannot write the run's folder: {error.strerror}",
-            str(error.filename or ""),
-            "make room" if full else "set XDG_STATE_HOME to a folder of yours",
-        ) from None
+        try:
+            run.checkpoints.mkdir(mode=0o700)
+            write_private(
+                run.plan_path, json.dumps(plan, indent=1, ensure_ascii=False, default=msgspec.to_builtins) + "\n"
+            )
+            # Last, since a folder with a recipe is a run.
+            write_private(run.recipe_path, recipes.to_yaml(recipe))
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
     return run
+
+
+@contextlib.contextmanager
+def writing(where: Path | None = None) -> Iterator[None]:
+    """What the system says against a write in `where`, as FtuiError(DISK_FULL | PERMISSION)."""
+    try:
+        yield
+    except OSError as error:
+        place = Path(error.filename or where or "")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise FtuiError(
+                Exit.DISK_FULL,
+                "cannot write the run's folder: the disk is full",
+                str(place),
+                "free some space (`ftui where` shows the folders), then do it again",
+            ) from None
+        if error.errno == errno.EROFS:
+            raise FtuiError(
+                Exit.PERMISSION,
+                "cannot write the run's folder: its file system is read-only",
+                str(place),
+                "have it mounted writable, or set XDG_STATE_HOME to a folder that is",
+            ) from None
+        owner = _owner(place)
+        if error.errno in (errno.EACCES, errno.EPERM) and owner not in (None, os.geteuid()):
+            raise _belongs(owner, place) from None
+        raise FtuiError(
+            Exit.PERMISSION,
+            f"cannot write the run's folder: {error.strerror}",
+            str(place),
+            "set XDG_STATE_HOME to a folder of yours",
+        ) from None
+
+
+def _belongs(uid: int | None, path: Path) -> FtuiError:
+    try:
+        name = pwd.getpwuid(uid or 0).pw_name
+    except KeyError:
+        name = f"number {uid}"
+    return FtuiError(
+        Exit.PERMISSION,
+        f"cannot write the run's folder: it belongs to user {name}",
+        str(path),
+        "set XDG_STATE_HOME to a folder of yours",
+    )
+
+
+def _owner(path: Path) -> int | None:
+    """Who owns `path`, or the folder it would stand in."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return place.stat().st_uid
+    return None
 
 
 def all_runs() -> list[RunDir]:
@@ -166,6 +229,14 @@ def find(name: str) -> RunDir:
     near = difflib.get_close_matches(name, names, 3, 0.5)
     hint = "did you mean " + " or ".join(near) if near else "the runs there are: ftui runs"
     raise FtuiError(Exit.RUN_UNKNOWN, f"there is no run named {name!r}", next_step=hint)
+
+
+def made_by(run: RunDir) -> str:
+    """The version of ftui in the run's recipe, also where this version cannot read the rest; its own when there is none."""
+    try:
+        return str(_content(run.recipe_path)["ftui"])
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError):
+        return __version__
 
 
 def title(run: RunDir) -> str:

@@ -195,7 +195,8 @@ def _fill(status: Status, run: RunDir, tail: Tail, since: int, record: dict[str,
         status.eval_loss = evaluated.loss if isinstance(evaluated, Evaluated) else None
     status.started = tail.first_time() or record.get("time")
     newest = tail.newest()
-    status.updated = status.started if newest is None else newest.time
+    # The clock may have been put back meanwhile; a run does not end before it began.
+    status.updated = status.started if newest is None else max(newest.time, status.started or 0.0)
 
 
 def _explain(run: RunDir, record: dict[str, Any], ended: dict[str, Any]) -> tuple[str, Failure]:

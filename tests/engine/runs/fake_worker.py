@@ -110,6 +110,11 @@ def main() -> None:
         if job["kind"] == "train":
             journal.write(events.State(state="failed", detail="out of memory"))
         sys.exit(1)
+    elif what == "fill":
+        with (run.path / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
+        sys.exit(3)
     elif what == "child":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         (run.path / "child").write_text(str(child.pid))
