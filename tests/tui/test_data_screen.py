@@ -276,3 +276,53 @@ async def test_both_sides_of_a_pair_and_ratings_in_words(size: tuple[int, int], 
         assert "✓ good" in seen(pilot)
         await pilot.press("n")
         assert "✗ bad" in seen(pilot)
+
+
+async def test_each_size_shows_everything(tiny_starter: Path) -> None:
+    rows = plain()
+    rows += [rows[3], rows[4]]
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        await opened(pilot, data=write("rows.jsonl", rows))
+        for size in ((120, 24), (100, 30), (80, 40), (160, 50), (70, 22), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: "row 1 of 32" in seen(pilot) and "2 rows repeat" in seen(pilot))
+            text = seen(pilot)
+            for words in ("p50", "┄┄┄┄ nothing is cut", "memory", "padding", "Question 0?"):
+                assert words in text, (size, words, text)
+
+
+async def test_the_first_rows_are_shown_while_the_rest_is_read(
+    tiny_starter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole is held back until the first picture was used."""
+    import threading
+
+    from engine import draft as drafts
+    from engine.data import dataset
+
+    monkeypatch.setattr(drafts, "FIRST_LOOK", 10)
+    seen_enough, load = threading.Event(), dataset.load
+
+    def held_back(*args: Any, **more: Any) -> Any:
+        if more.get("limit") is None:
+            more["progress"](1_000_000, 2_000_000)
+            assert seen_enough.wait(20)
+        return load(*args, **more)
+
+    monkeypatch.setattr(dataset, "load", held_back)
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        app = pilot.app
+        app.wizard.begin(Choice(data=write("rows.jsonl", plain())))  # type: ignore[attr-defined]
+        app.new_run("data")  # type: ignore[attr-defined]
+        await until(pilot, lambda: "first 10 rows" in seen(pilot) and "reading 1 of 2 MB" in seen(pilot))
+        assert isinstance(app.focused, Histogram)
+        await pilot.press("enter")
+        assert "the plan waits until every row is counted" in seen(pilot)
+        await pilot.press("n", "right")
+        assert "row 2 of 10" in seen(pilot)
+        cutoff = app.wizard.draft.plan.settings.max_length  # type: ignore[attr-defined]
+        seen_enough.set()
+        await until(pilot, lambda: "rows.jsonl   30 rows, alpaca" in seen(pilot))
+        # Where the person was and what they changed is kept.
+        assert "row 2 of 30" in seen(pilot)
+        assert app.wizard.draft.plan.settings.max_length == cutoff  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -22,6 +21,7 @@ from tui.inspection import FindingLine, Of
 from tui.rows import Rows
 from tui.screens import fixing
 from tui.screens.reading import Reading
+from tui.screens.source import short
 from tui.widgets.histogram import Histogram
 from tui.wizard import Step
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 CALM = 0.3  # seconds that the cutoff rests before findings follow it
 CUTOFF_STEP = 8  # tokens; a multiple of 8 keeps tensor shapes that GPUs like
-FEW_BARS, MANY_BARS, TALL = 5, 12, 30  # bars of the histogram on a low and on a tall screen, and where tall begins
 
 
 class DataScreen(Step):
@@ -40,6 +39,7 @@ class DataScreen(Step):
     STEP = "data"
     CSS_PATH = "data.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (34, "-tall")]
     HELP = (
         "Lengths are counted on whole rows as the model will see them, chat template included. Rows longer than the cutoff "
         "are cut; a row that loses its end token teaches the model never to stop. Findings have a fix: f applies it, to "
@@ -66,15 +66,16 @@ class DataScreen(Step):
         Binding("n", "row(1)", "Next row", show=False, id="data.next-row", tooltip="Preview the next row"),
         Binding("b", "row(-1)", "Row before", show=False, id="data.row-before", tooltip="Preview the row before"),
         Binding("g", "go_to_row", "Go to row", show=False, id="data.go-to-row", tooltip="Preview a row by its number"),
-        Binding("d", "other", "Other rows", show=False, id="data.other", tooltip="Choose other rows, or mix more in"),
+        Binding("d", "other", "Other rows", id="data.other", tooltip="Choose other rows, or mix more in"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn: object = None  # the lengths that the histogram shows
+        self._shown: Draft | None = None
+        self._drawn: object = None  # the lengths that the histogram shows, and how
         self._of: Of = "whole"
         self._log = False
-        self._found = (0, 0)  # which findings are shown: those of a draft, for a cutoff
+        self._found: tuple[object, int] = ((), 0)  # which findings are shown: those of a draft, for a cutoff
         self._calm: Timer | None = None
         self.findings: list[Finding] = []
         self.marked: set[str] = set()  # actions that go into the cleaned copy
@@ -110,7 +111,7 @@ class DataScreen(Step):
 
     def on_resize(self, event: events.Resize) -> None:
         self._drawn = None
-        self.call_after_refresh(self.drafted)
+        self.call_after_refresh(self._again)
 
     # showing ----------------------------------------------------------------------------------------------------
 
@@ -125,30 +126,35 @@ class DataScreen(Step):
         progress = self.query_one("#progress", Static)
         progress.display = self.wizard.making
         progress.update(inspection.going_on(self.wizard.progress, self.wizard.rate))
-        if draft is not None:
-            self._show(draft)
-        else:
+        if draft is None:
             self.query_one("#summary", Static).update(Content.styled(self._source(), "bold"))
             if problem is not None:
                 error.update(_problem(problem))
+        elif draft is not self._shown:  # else only the progress has changed
+            self._show(draft)
+        self._shown = draft
         self.refresh_bindings()
+
+    def _again(self) -> None:
+        """Show the draft anew: something about how it is shown has changed."""
+        self._shown = None
+        self.drafted()
 
     def _source(self) -> str:
         choice = self.wizard.choice
         if choice is None:
             return ""
-        name = safe(Path(choice.data).name or choice.data) if choice.data else f"preset {safe(choice.preset)}"
+        name = short(choice.data) if choice.data else f"preset {safe(choice.preset)}"
         return name + (f" + {len(choice.more)} more" if choice.more else "")
 
     def _show(self, draft: Draft) -> None:
         self.query_one("#summary", Static).update(self._summary(draft))
         counted = draft.lengths
         histogram = self.query_one(Histogram)
-        if self._drawn != (id(counted), self._of, self._log):
-            self._drawn = (id(counted), self._of, self._log)
+        if self._drawn != (now := (counted, self._of, self._log)):
+            self._drawn = now
             self.query_one("#stats", Static).update(inspection.stats(counted, self._of, self._log))
-            bars = FEW_BARS if self.app.size.height < TALL else MANY_BARS
-            histogram.buckets = inspection.buckets(counted, bars, self._of)
+            histogram.buckets = inspection.buckets(counted, bars(self.app.size.height), self._of)
             histogram.logarithmic = self._log
             histogram.most = draft.facts.context
             if self.focused is None:
@@ -156,9 +162,9 @@ class DataScreen(Step):
         costs = inspection.costs(draft)
         histogram.cutoff = draft.plan.settings.max_length
         histogram.beyond = counted.distribution(self._of).count_over(draft.plan.settings.max_length)
-        wide = self.has_class("-wide")
-        histogram.captions = (costs.short,) if wide else (costs.cut, costs.brief)
-        self.query_one("#costs", Static).update(costs.block() if wide else costs.line())
+        roomy = self.has_class("-wide") and self.has_class("-tall")
+        histogram.captions = (costs.short,) if roomy else (costs.cut, costs.brief)
+        self.query_one("#costs", Static).update(costs.block() if roomy else costs.line())
         self._find(draft)
         self.query_one(Reading).show(draft)
 
@@ -178,10 +184,10 @@ class DataScreen(Step):
 
     def _find(self, draft: Draft) -> None:
         """The findings. Those about the cutoff follow a moment after it has come to rest."""
-        now = (id(draft.findings), draft.plan.settings.max_length)
-        if self._found[0] != now[0]:
-            self._found, self.findings = now, inspection.findings_at(draft, now[1])
-        elif self._found != now:
+        cutoff = draft.plan.settings.max_length
+        if self._found[0] is not draft.findings:
+            self._found, self.findings = (draft.findings, cutoff), inspection.findings_at(draft, cutoff)
+        elif self._found[1] != cutoff:
             if self._calm is not None:
                 self._calm.stop()
             self._calm = self.set_timer(CALM, self._find_again)
@@ -192,7 +198,7 @@ class DataScreen(Step):
 
     def _find_again(self) -> None:
         if self.wizard.draft is not None:
-            self._found = (0, 0)
+            self._found = ((), 0)
             self._find(self.wizard.draft)
 
     def _detail(self) -> None:
@@ -201,7 +207,7 @@ class DataScreen(Step):
         item = findings.current
         detail.display = findings.has_focus and isinstance(item, FindingLine)
         if isinstance(item, FindingLine):
-            detail.update(item.detail(max(20, findings.size.width - 4), 0 if self.has_class("-wide") else 2))
+            detail.update(item.detail(max(20, findings.size.width - 4), 0 if self.has_class("-tall") else 2))
 
     # moving -----------------------------------------------------------------------------------------------------
 
@@ -243,21 +249,21 @@ class DataScreen(Step):
         if (draft := self.wizard.draft) is not None:
             names = [name for name, _ in inspection.views(draft.lengths)]
             self._of = names[(names.index(self._of) + 1) % len(names)] if self._of in names else names[0]
-            self._show(draft)
+            self._again()
 
     def action_log(self) -> None:
         self._log = not self._log
-        self.drafted()
+        self._again()
 
     def action_text(self, what: str) -> None:
         """Of the text: "tokens" told apart, or from the "answer" on."""
         reading = self.query_one(Reading)
         setattr(reading, what, not getattr(reading, what))
-        self.drafted()
+        self._again()
 
     def action_read(self) -> None:
         self.toggle_class("-reading")
-        self.drafted()
+        self._again()
         self.query_one("#preview" if self.has_class("-reading") else "#histogram").focus()
 
     def action_row(self, step: int) -> None:
@@ -308,7 +314,7 @@ class DataScreen(Step):
         item = fixing.current(self)
         if item is not None:
             self.marked ^= {item.action}
-            self.drafted()
+            self._again()
 
     def action_fix(self) -> None:
         fixing.fix(self)
@@ -320,6 +326,11 @@ class DataScreen(Step):
         from tui.screens.mapping import MappingScreen
 
         self.app.push_screen(MappingScreen(self))
+
+
+def bars(height: int) -> int:
+    """Bars of the histogram on a screen of so many lines: the text below wants its part."""
+    return max(3, min(12, (height - 14) // 2))
 
 
 def _problem(problem: FtuiError) -> Content:

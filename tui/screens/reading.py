@@ -61,7 +61,7 @@ class Reading(Vertical):
         examples = draft.dataset.examples
         self._index %= len(examples)
         cutoff = draft.plan.settings.max_length
-        now = (id(examples), self._index, self.tokens, self.answer, cutoff, self.walk, self.size)
+        now = (examples, self._index, self.tokens, self.answer, cutoff, self.walk)
         if self._shown == now:
             return
         example = examples[self._index]

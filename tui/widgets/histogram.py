@@ -38,11 +38,17 @@ def bar(count: float, most: float, width: int, *, cut: bool = False, log: bool =
 
 
 def rows(
-    buckets: Sequence[Bucket], cutoff: int | None, caption: str, width: int, *, log: bool = False, beyond: int = 0
+    buckets: Sequence[Bucket],
+    cutoff: int | None,
+    caption: str,
+    width: int,
+    *,
+    log: bool = False,
+    beyond: int | None = None,
 ) -> list[list[tuple[str, Role]]]:
     """One row a bucket, and the cutoff line after the last bucket that begins below it: lists of (text, role).
 
-    beyond  how much of all lies beyond the cutoff: the bucket that the cutoff falls into is then drawn in two parts
+    beyond  how much of all lies beyond the cutoff: a bucket that the cutoff falls into is then drawn in two parts
     A last bucket that is wider than the others has a + behind its number.
     """
     if not buckets:
@@ -57,11 +63,10 @@ def rows(
         if number == after:
             found.append(_line(cutoff or 0, caption, label_width, width))
         plus = "+" if high - low > buckets[0][1] - buckets[0][0] else " "
-        over = 0
-        if after is not None and number >= after:
-            over = count
-        elif after is not None and number == after - 1:
-            over = min(count, max(0, beyond - sum(count for _, _, count in buckets[after:])))
+        if beyond is None:
+            over = count if after is not None and number >= after else 0
+        else:
+            over = min(count, max(0, beyond - sum(count for _, _, count in buckets[number + 1 :])))
         cells = len(bar(count, most, room, log=log))
         cut = bar(over, count, cells, cut=True) if over else ""
         kept = bar(count, most, room, log=log)[: cells - len(cut)] if over < count else ""
@@ -120,7 +125,7 @@ class Histogram(Widget, can_focus=True):
     cutoff: reactive[int | None] = reactive(None)
     captions: reactive[tuple[str, ...]] = reactive(())
     logarithmic: reactive[bool] = reactive(False)
-    beyond: reactive[int] = reactive(0)
+    beyond: reactive[int | None] = reactive(None)
     buckets: reactive[tuple[Bucket, ...]] = reactive((), layout=True)
 
     class CutoffChanged(Message):

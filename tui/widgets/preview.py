@@ -20,7 +20,7 @@ Role = Literal["title", "trained", "context", "special", "special-trained", "bou
 Segment = tuple[str, Role]  # safe text, how it is drawn
 Side = tuple[str, list[Segment]]  # title ("" for none), text
 BOUNDARY = "▏"
-MOST = 40_000  # characters drawn of one side; what is longer is counted
+MOST, MOST_TOKENS = 40_000, 10_000  # characters and tokens drawn of one side; what is longer is counted
 # How the common templates write special tokens: <|im_start|>, <s>, [INST], <<SYS>>, <start_of_turn>, <｜User｜>.
 _SPECIAL = re.compile(
     r"<[|｜][^|｜<>\s]{1,40}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad)>"
@@ -47,6 +47,7 @@ def of_tokens(tokens: Sequence[Token], cutoff: int | None = None, *, boundaries:
     boundaries  a thin mark before each token
     """
     kept = tokens if cutoff is None else tokens[:cutoff]
+    kept, unseen = kept[:MOST_TOKENS], len(kept[MOST_TOKENS:])
     found: list[Segment] = []
     if boundaries:
         for text, trained, special in kept:
@@ -54,9 +55,11 @@ def of_tokens(tokens: Sequence[Token], cutoff: int | None = None, *, boundaries:
     else:
         for (trained, special), group in groupby(kept, lambda token: token[1:]):
             found.append((_shown("".join(text for text, _, _ in group)), _role(trained, special)))
+    if unseen:
+        found.append((f"\n⋯ and {unseen:,} tokens more", "mark"))
     if cutoff is not None and (lost := tokens[cutoff:]):
         found.append((f"\n┄┄┄┄ cut here: {len(lost):,} tokens more\n", "mark"))
-        found.append((_shown("".join(text for text, _, _ in lost)), "cut"))
+        found.append((_shown("".join(text for text, _, _ in lost[:MOST_TOKENS])), "cut"))
     return found
 
 

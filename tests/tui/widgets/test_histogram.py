@@ -58,6 +58,8 @@ def test_the_bar_that_the_cutoff_falls_into_has_two_parts() -> None:
     assert "▒" not in text(rows(BUCKETS, 96, "", 60, beyond=34))[1]
     assert "▒" in text(rows(BUCKETS, 96, "", 60, beyond=35))[1]
     assert "█" not in text(rows(BUCKETS, 65, "", 60, beyond=87))[1]
+    # A row of exactly as many tokens is not cut, though it stands below the line.
+    assert not any("▒" in line for line in text(rows(BUCKETS, 256, "", 60, beyond=0)))
 
 
 @pytest.mark.parametrize("width", [20, 40, 77, 117])
