@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from engine.recipe import Data
 
 _PATIENCE = 0.3  # seconds after which a first picture is worth having
+_SHORTEST = 8  # tokens that a plan may cut at
 PERCENTILES = (50, 95, 99)
 VIEWS: tuple[Of, ...] = ("whole", "prompt", "completion")
 
@@ -71,10 +72,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     shared.add_rows(parser)
     parser.add_argument("--of", choices=VIEWS, default="whole", help="which length the histogram is of")
     parser.add_argument("--log", action="store_true", help="bars on a logarithmic scale, so that few rows show")
-    parser.add_argument("--sample", type=int, metavar="N", help="count the tokens of N rows, evenly spread")
-    parser.add_argument("--cutoff", type=int, metavar="N", help="what it costs to cut rows at N tokens")
+    parser.add_argument("--sample", type=shared.whole, metavar="N", help="count the tokens of N rows, evenly spread")
+    parser.add_argument("--cutoff", type=shared.whole, metavar="N", help="what it costs to cut rows at N tokens")
     parser.add_argument("--rows", type=int, default=1, metavar="N", help="how many rows to preview (default 1)")
-    parser.add_argument("--row", type=int, default=1, metavar="K", help="the first row to preview (default 1)")
+    parser.add_argument("--row", type=shared.whole, default=1, metavar="K", help="the first row to preview (default 1)")
     parser.add_argument("--tokens", action="store_true", help="show where each token ends in the preview")
     parser.add_argument(
         "--fix", metavar="ACTION,…", help="apply what findings offer, or all of it, to a copy (with --out)"
@@ -141,7 +142,7 @@ def look(args: argparse.Namespace, report: Report, early: Callable[[Dataset, Len
     facts = plan = None
     if folder:
         facts = drafts.known(choice, read, counted, model_facts.read(folder), drafts.intent_of(preset, read))
-        plan = advise(facts, {}, {"max_length": args.cutoff} if args.cutoff else {})
+        plan = advise(facts, {}, {"max_length": max(_SHORTEST, args.cutoff)} if args.cutoff else {})
     cutoff = args.cutoff or (plan.settings.max_length if plan else None)
     found = findings.find(
         read,

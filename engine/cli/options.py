@@ -118,6 +118,13 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def whole(word: str) -> int:
+    """A whole number from 1 on, as the `type` of an option."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is no whole number from 1 on")
+    return int(word)
+
+
 def pairs(given: list[str], option: str) -> dict[str, str]:
     """["a=b", …] as a dictionary. Raises FtuiError(USAGE) for a word without =."""
     found = {}

@@ -120,6 +120,8 @@ def test_usage(ftui: Ftui) -> None:
     refused(ftui("plan", "--preset", "identity", "--deadline", "soon"), Exit.USAGE, "soon", "2h")
     refused(ftui("plan", "--preset", "identity", "--goal", "fame"), Exit.USAGE, "fame", "persona")
     refused(ftui("data", "x", "--fix", "all"), Exit.USAGE, "--out")
+    refused(ftui("data", "x", "--sample", "0"), Exit.USAGE, "--sample", "from 1 on")
+    refused(ftui("data", "x", "--cutoff", "-3"), Exit.USAGE, "--cutoff")
     refused(ftui("data", "x", "--columns", "prompt"), Exit.USAGE, "--columns")
 
 
