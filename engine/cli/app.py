@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "presets": "ready-made starting points, with what they measured",
     "data": "what is in a file of rows: shape, token lengths, findings, what is trained",
     "plan": "every setting with its reason and source, memory and time, before anything starts",
+    "probe": "how fast this machine trains a model, measured in less than a minute",
     "train": "start a run in the background",
     "runs": "all runs and their states",
     "attach": "the whole curve of a run, then what happens next",

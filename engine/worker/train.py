@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from transformers import set_seed
 
-from engine import paths
+from engine import hardware, paths, speeds
+from engine.models import facts
 from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, Result, Sample, Start, Step
@@ -87,6 +90,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     training.add_callback(trainer.Watch(where, now.journal, settings, begin, sample, service.serve_pending))
     service.answer = lambda client, ask: answer.reply(now, client, ask)
     training.train(resume_from_checkpoint=str(where.path / resume) if resume else None)
+    _keep_speed(now, training)
     reached = training.state.global_step
     if not (where.checkpoints / checkpoints.name(reached)).exists():
         training._save_checkpoint(now.model, None)  # so that a finished run can be extended
@@ -135,6 +139,14 @@ def _answers_before(now: Session) -> dict[str, str]:
         if known is not None:
             evaluate.keep_before(kept, known)
     return known or {}
+
+
+def _keep_speed(now: Session, training: trainer.JournalTrainer) -> None:
+    """The next plan for this model on this machine stands on what this run measured."""
+    speed = training.pace.speed(f"a run on this machine, {now.run.name}, {time.strftime('%Y-%m-%d')}")
+    if speed is not None:
+        with contextlib.suppress(OSError):  # the run is worth more than its speed
+            speeds.record(hardware.read(), facts.read(now.folder), now.recipe.settings, speed, "run")
 
 
 def _stopped(now: Session) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from engine.runs.directory import RunDir
 from engine.runs.events import Checkpoint, Evaluated, Note, Retired, Step
 from engine.runs.journal import Writer
 from engine.worker import failures, plateau
+from engine.worker.pace import Pace
 
 
 def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> SFTConfig:
@@ -82,15 +82,16 @@ class JournalTrainer(SFTTrainer):
         self._origin = origin
         self._trained = trained_before
         self._read = 0  # tokens of this optimizer step so far, padding left out
-        self._step_began = 0.0
-        self._seconds, self._steps = 0.0, 0  # of this attempt, sampling and saving left out
+        self.pace = Pace()  # of this attempt
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        if self._read == 0:
-            self._step_began = time.monotonic()
+        self.pace.batch(inputs["input_ids"].numel())
         self._read += int(inputs["attention_mask"].sum())
         self._trained += int((inputs["labels"][:, 1:] != -100).sum())
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self.pace.computed()
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         # The journal first: callbacks of `super().log` write samples, which follow the loss of their step.
@@ -109,9 +110,7 @@ class JournalTrainer(SFTTrainer):
                 "nothing of this step was saved",
                 "train again with a lower learning rate, or precision bf16 or fp32",
             )
-        seconds = time.monotonic() - self._step_began
-        self._seconds += seconds
-        self._steps += 1
+        seconds = self.pace.stepped().seconds
         self._journal.write(
             Step(
                 step=step,
@@ -122,7 +121,7 @@ class JournalTrainer(SFTTrainer):
                 tokens=self._trained,
                 tokens_per_second=self._read / max(1e-9, seconds),
                 memory=memory_in_use(),
-                seconds_left=self._seconds / self._steps * (self.state.max_steps - step),
+                seconds_left=self.pace.mean * (self.state.max_steps - step),
             )
         )
         self._read = 0

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from engine import hardware, speeds
 from engine.errors import Exit
+from engine.models import facts
 from engine.recipe import Recipe
 from engine.runs import control, processes, status
 from engine.runs.events import Evaluation, Failure, Note, Sample, Start, Step
@@ -40,6 +42,10 @@ def test_each_method_learns(recipe: Make, method: str) -> None:
     assert steps[-1].loss < 0.5 * steps[0].loss
     assert all(s.grad_norm > 0 for s in steps)
     assert run.result is not None and run.result.name == ("model" if method == "full" else "adapter")
+    measured = speeds.lookup(hardware.read(), facts.read(Path(run.recipe().model.source)), run.recipe().settings)
+    assert (
+        measured is not None and measured.source.startswith("a run on this machine") and measured.seconds_per_token > 0
+    )
     (begun,) = [e for e in events(run) if isinstance(e, Start)]
     assert 0 < begun.trained_parameters <= begun.parameters and begun.versions["torch"]
     assert (begun.trained_parameters == begun.parameters) == (method == "full")

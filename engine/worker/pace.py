@@ -1,0 +1,94 @@
+"""How fast a training goes: seconds of each optimizer step, its micro-batches apart from its update."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from msgspec import Struct
+
+from engine.speeds import Speed
+
+_KEPT = 1000  # of the last steps: enough to tell how fast a machine is
+
+
+class Pass(Struct, frozen=True):
+    """One optimizer step: tokens with their padding, micro-batches, seconds of computing them and of the update.
+
+    processor  seconds that processor cores spent on computing, all added up
+    """
+
+    tokens: int
+    batches: int
+    computing: float
+    updating: float
+    processor: float
+
+    @property
+    def seconds(self) -> float:
+        return self.computing + self.updating
+
+
+class Pace:
+    """A stopwatch that a trainer presses. Whatever lies between two steps (saving, evaluation, samples) is not in it."""
+
+    def __init__(self) -> None:
+        self.passes: deque[Pass] = deque(maxlen=_KEPT)
+        self._steps, self._seconds = 0, 0.0
+        self._tokens = self._batches = 0
+        self._began = self._computed = self._processor = 0.0
+
+    def batch(self, tokens: int) -> None:
+        """A micro-batch of so many tokens, padding included, is about to be computed."""
+        if not self._batches:
+            self._began, self._processor = time.monotonic(), time.process_time()
+        self._batches += 1
+        self._tokens += tokens
+
+    def computed(self) -> None:
+        """The last micro-batch of a step has its gradients."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._computed, self._processor = time.monotonic(), time.process_time() - self._processor
+
+    def stepped(self) -> Pass:
+        """The optimizer has made its step."""
+        now = time.monotonic()
+        made = Pass(self._tokens, self._batches, self._computed - self._began, now - self._computed, self._processor)
+        self.passes.append(made)
+        self._steps += 1
+        self._seconds += made.seconds
+        self._tokens = self._batches = 0
+        return made
+
+    @property
+    def mean(self) -> float:
+        """Seconds a step."""
+        return self._seconds / max(1, self._steps)
+
+    def speed(self, source: str) -> Speed | None:
+        """What the steps come to; None before the second one, because the first one pays for the start."""
+        return fitted(list(self.passes)[1:], source) if len(self.passes) > 1 else None
+
+
+def fitted(passes: Sequence[Pass], source: str) -> Speed:
+    """Seconds of `passes` shared out to tokens, micro-batches and updates: least squares, none of them below zero."""
+    import numpy as np
+
+    tokens, batches, seconds = (
+        np.array([getattr(one, name) for one in passes], float) for name in ("tokens", "batches", "computing")
+    )
+    update = float(np.median([one.updating for one in passes]))
+    each = tokens / batches
+    a_batch, a_token = 0.0, seconds.sum() / tokens.sum()
+    if each.std() > 0.1 * each.mean():  # rows of one length cannot tell the two apart
+        found = np.linalg.lstsq(np.stack([batches, tokens], axis=1), seconds, rcond=None)[0]
+        if found[1] <= 0:
+            a_batch, a_token = seconds.sum() / batches.sum(), 0.0
+        elif found[0] > 0:
+            a_batch, a_token = found
+    return Speed(
+        seconds_per_batch=float(a_batch), seconds_per_token=float(a_token), seconds_per_update=update, source=source
+    )
