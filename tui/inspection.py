@@ -67,16 +67,19 @@ def _widths() -> Iterator[int]:
         width *= 2
 
 
-def stats(lengths: Lengths, of: Of, log: bool) -> Content:
-    """The spread of lengths in one line, and which of the measures it is of."""
+def stats(lengths: Lengths, of: Of, log: bool, width: int = 120) -> Content:
+    """The spread of lengths in one line of `width` cells, and which of the measures it is of."""
     there = views(lengths)
     parts: list[str | tuple[str, str]] = [("t ", FOCUS)] if len(there) > 1 else [("tokens a row ", FAINT)]
     for name, word in there if len(there) > 1 else []:
         parts.append((f"● {word} ", "bold") if name == of else (f"○ {word} ", FAINT))
     for mark, p in (("p50", 50), ("p95", 95), ("p99", 99), ("max", 100)):
         parts += [(f"  {mark} ", FAINT), (f"{lengths.percentile(p, of=of):,}", "bold")]
-    parts += [("  l ", FOCUS), ("● log", "bold") if log else ("○ log", FAINT)]
-    return Content.assemble(*parts)
+    line = Content.assemble(*parts)
+    counts = Content.assemble(("  l ", FOCUS), ("● log", "bold") if log else ("○ log", FAINT))
+    if line.cell_length + counts.cell_length > width:  # numbers first; that bars are logarithmic has to be said
+        counts = Content.styled("  log", "bold") if log else Content("")
+    return line + counts
 
 
 class Costs(Struct, frozen=True):

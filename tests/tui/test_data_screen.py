@@ -326,3 +326,13 @@ async def test_the_first_rows_are_shown_while_the_rest_is_read(
         # Where the person was and what they changed is kept.
         assert "row 2 of 30" in seen(pilot)
         assert app.wizard.draft.plan.settings.max_length == cutoff  # type: ignore[attr-defined]
+
+
+async def test_many_rows_that_cannot_be_used_leave_room_for_the_reason(tiny_starter: Path) -> None:
+    Path("damaged.jsonl").write_text("\n".join([json.dumps(row) for row in plain(3)] + ['{"cut'] * 60))
+    async with FtuiApp().run_test(size=(80, 24)) as pilot:
+        await opened(pilot, data="damaged.jsonl")
+        await pilot.press("f")
+        await until(pilot, lambda: "60 rows cannot be used" in seen(pilot))
+        await pilot.press("end")
+        await until(pilot, lambda: "damaged.jsonl, row 63" in seen(pilot))

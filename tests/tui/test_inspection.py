@@ -55,6 +55,14 @@ def test_each_measure_has_buckets_of_its_own() -> None:
     assert "● log" in stats(lengths, "whole", True).plain and "○ log" in stats(lengths, "whole", False).plain
 
 
+def test_the_spread_keeps_to_its_line() -> None:
+    lengths: Any = Lengths(whole=[*[1000] * 199, 11_632], prompt=[1000], completion=[9])
+    assert stats(lengths, "whole", False).plain.endswith("l ○ log")
+    assert stats(lengths, "whole", False, 75).plain.endswith("max 11,632")
+    assert stats(lengths, "whole", True, 75).plain.endswith("max 11,632  log")
+    assert stats(lengths, "whole", True, 75).cell_length <= 75
+
+
 def test_plain_text_has_one_measure_only() -> None:
     lengths: Any = Lengths(whole=[100, 140], prompt=[0, 0], completion=[100, 140])
     assert stats(lengths, "whole", False).plain.startswith("tokens a row")

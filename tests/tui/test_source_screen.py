@@ -163,3 +163,17 @@ async def test_names_of_files_are_shown_as_they_are(tiny_starter: Path) -> None:
         app.new_run("source")
         await until(pilot, lambda: "␛[31mred" in seen(pilot))
         check_screen(pilot)
+
+
+@SIZES
+async def test_a_question_is_seen_below_a_long_list(size: tuple[int, int], tiny_starter: Path) -> None:
+    for number in range(45):
+        rows(f"rows-{number:02}.jsonl", 2)
+    app = FtuiApp()
+    async with app.run_test(size=size) as pilot:
+        app.new_run("source")
+        await until(pilot, lambda: "› rows-00.jsonl" in seen(pilot))
+        await pilot.press("slash", *"nowhere", "enter")
+        assert "✗ there is no such file" in seen(pilot)
+        await pilot.press("escape", "end")
+        assert "› Another" in seen(pilot)

@@ -112,6 +112,10 @@ class BadRowsScreen(Frame):
         rows.show(lines(self._all))
         rows.focus()
 
+    def on_resize(self) -> None:
+        # The whole reason keeps its place below; a long list scrolls above it.
+        self.query_one("#bad").styles.max_height = max(3, self.query_one("#body").content_size.height - 7)
+
     @property
     def _all(self) -> list[BadRow]:
         return [*self._dataset.skipped, *self._dataset.repaired]

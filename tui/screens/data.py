@@ -153,7 +153,8 @@ class DataScreen(Step):
         histogram = self.query_one(Histogram)
         if self._drawn != (now := (counted, self._of, self._log)):
             self._drawn = now
-            self.query_one("#stats", Static).update(inspection.stats(counted, self._of, self._log))
+            width = self.query_one("#body").content_size.width - 2
+            self.query_one("#stats", Static).update(inspection.stats(counted, self._of, self._log, width))
             histogram.buckets = inspection.buckets(counted, bars(self.app.size.height), self._of)
             histogram.logarithmic = self._log
             histogram.most = draft.facts.context

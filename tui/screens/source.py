@@ -169,6 +169,10 @@ class SourceScreen(Step):
         self.query_one("#sources").focus()
         self.in_thread(lambda: offers(Path()), self._offer)
 
+    def on_resize(self) -> None:
+        # A question keeps its place below; a long list scrolls above it.
+        self.query_one("#sources").styles.max_height = max(3, self.query_one("#body").content_size.height - 4)
+
     def _offer(self, lines: list[SourceLine]) -> None:
         self._lines = lines
         self.drafted()
