@@ -151,7 +151,7 @@ async def test_why_says_what_each_alternative_would_move(tiny_starter: Path) -> 
     async with plan() as (app, pilot):
         await go_to(pilot, "epochs")
         await pilot.press("w")
-        await until(pilot, lambda: "Then: steps" in seen(pilot))
+        await until(pilot, lambda: "Then: " in seen(pilot))
         await pilot.press("enter")
         await until(pilot, lambda: "epochs" in app.wizard.draft.choice.edits)  # type: ignore[union-attr]
 
