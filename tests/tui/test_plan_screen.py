@@ -169,6 +169,6 @@ async def test_measuring_puts_a_measured_time_into_the_plan(
 
     monkeypatch.setattr(probe, "run", run)
     async with plan() as (app, pilot):
-        assert "probe" not in app.wizard.draft.plan.seconds_source  # type: ignore[union-attr]
+        assert "of this test" not in app.wizard.draft.plan.seconds_source  # type: ignore[union-attr]
         await pilot.press("m")
-        await until(pilot, lambda: "probe" in app.wizard.draft.plan.seconds_source)  # type: ignore[union-attr]
+        await until(pilot, lambda: "of this test" in app.wizard.draft.plan.seconds_source)  # type: ignore[union-attr]
