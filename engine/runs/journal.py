@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from engine.runs.events import AnyEvent, Checkpoint, Event, Failure, Point, Result, State, Step
+from engine.secrets import HIDDEN, secrets
 
 CHUNK = 1 << 18  # bytes a reader takes at once: memory stays flat, and what is decoded stays in the processor's cache
 PENDING = 1 << 20  # bytes a writer keeps while the disk is full
@@ -61,6 +62,7 @@ class Writer:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(path, flags, 0o600)
         self._pending = b""
+        self._secrets = [_encoder.encode(secret)[1:-1] for secret in secrets()]  # as they would stand in a line
         self.seq = 0
         self._size = 0
         self._torn = False
@@ -98,7 +100,10 @@ class Writer:
         self.seq += 1
         event.seq = self.seq
         event.time = event.time or time.time()
-        self._pending += _encoder.encode(event) + b"\n"
+        line = _encoder.encode(event)
+        for secret in self._secrets:
+            line = line.replace(secret, HIDDEN.encode())
+        self._pending += line + b"\n"
         try:
             self._flush()
             if isinstance(event, _DURABLE):

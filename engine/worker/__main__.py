@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from engine.runs.job import Job
+from engine.secrets import redacting
 
 LINGER = 600.0  # seconds a worker keeps the model for the next question when nobody is connected
 FIRST_CLIENT = 60.0  # seconds that a worker started for chat waits for whoever started it
@@ -22,6 +23,8 @@ FIRST_CLIENT = 60.0  # seconds that a worker started for chat waits for whoever 
 
 def main() -> int:
     os.umask(0o077)
+    # What libraries print becomes worker.log.
+    sys.stdout, sys.stderr = redacting(sys.stdout), redacting(sys.stderr)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
