@@ -185,14 +185,12 @@ def show_memory(draft: Draft) -> None:
         _FILLS[i % len(_FILLS)] * max(1, round(count / whole * _MEMORY_BAR)) for i, (_, count) in enumerate(parts)
     )
     show.say(f"memory {bar:┄<{_MEMORY_BAR}} {size(phases['training'].total)} of {size(budget)}")
-    names = [name for name, _ in parts]
-    fills = {name: _FILLS[i % len(_FILLS)] for i, name in enumerate(names)}
-    columns = ("", "all", *(f"{fills[name]} {name}" for name in names))
-    rows = [
-        (phase, size(memory.total), *(size(getattr(memory, name)) if getattr(memory, name) else "" for name in names))
-        for phase, memory in phases.items()
-    ]
-    show.console().print(show.table(columns, rows, right=columns[1:]))
+    rows: list[tuple[str, ...]] = []
+    for i, (name, _) in enumerate(parts):
+        counts = (getattr(memory, name) for memory in phases.values())
+        rows.append((f"{_FILLS[i % len(_FILLS)]} {name}", *(size(count) if count else "" for count in counts)))
+    rows.append(("  all", *(size(memory.total) for memory in phases.values())))
+    show.console().print(show.table(("memory by part", *phases), rows, right=tuple(phases)))
 
 
 def show_fits(draft: Draft) -> None:
@@ -226,8 +224,14 @@ def verdict(draft: Draft) -> str:
 
 
 def _phases(draft: Draft) -> dict[str, Memory]:
-    """The memory of each phase of a run's life."""
-    return {"training": draft.plan.memory} if draft.plan.memory else {}
+    """The memory of training and of a chat as long as a row may be."""
+    from engine.models import memory
+
+    settings, device = draft.plan.settings, draft.advice_facts.hardware.device
+    if draft.plan.memory is None:
+        return {}
+    chat = memory.forecast(draft.facts, settings, longest=settings.max_length, device=device, phase="chat")
+    return {"training": draft.plan.memory, "chat": chat}
 
 
 def _fits(draft: Draft) -> list[Fit]:

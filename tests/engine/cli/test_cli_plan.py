@@ -98,6 +98,17 @@ def test_explain_gate_and_stage(ftui: Ftui, rows: Path, tiny_model: Path) -> Non
     assert ftui(*words, "stage", "--json").json["value"] == "sft"
 
 
+def test_memory_is_told_by_part_and_phase(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model)
+    phases = ftui(*words, "--json").json["phases"]
+    assert {"training", "chat"} <= phases.keys()
+    assert phases["chat"]["optimizer"] == 0 < phases["training"]["optimizer"]
+    said = ftui(*words).out
+    head = next(line for line in said.splitlines() if line.startswith("memory by part"))
+    assert head.split()[3:] == list(phases)
+    assert next(line for line in said.splitlines() if line.startswith("  all")).count("B") == len(phases)
+
+
 def test_fits_lists_every_method_at_every_micro_batch(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     words = ("plan", "--data", rows, "--model", tiny_model, "--fits")
     cells = ftui(*words, "--json").json
