@@ -46,7 +46,7 @@ def test_every_damage_is_noticed(run: RunDir) -> None:
     shutil.copytree(folder, copy)
     chance = random.Random(1)
     names = [path.relative_to(copy) for path in copy.rglob("*") if path.is_file()]
-    for number in range(200):
+    for number in range(500):
         name = names[number % len(names)]
         path = folder / name
         content = bytearray(path.read_bytes())
