@@ -70,9 +70,9 @@ def _widths() -> Iterator[int]:
 def stats(lengths: Lengths, of: Of, log: bool, width: int = 120) -> Content:
     """The spread of lengths in one line of `width` cells, and which of the measures it is of."""
     there = views(lengths)
-    parts: list[str | tuple[str, str]] = [("t ", FOCUS)] if len(there) > 1 else [("tokens a row ", FAINT)]
+    parts: list[str | tuple[str, str]] = [("t", FOCUS)] if len(there) > 1 else [("tokens a row", FAINT)]
     for name, word in there if len(there) > 1 else []:
-        parts.append((f"● {word} ", "bold") if name == of else (f"○ {word} ", FAINT))
+        parts.append((f" ● {word}", "bold") if name == of else (f" ○ {word}", FAINT))
     for mark, p in (("p50", 50), ("p95", 95), ("p99", 99), ("max", 100)):
         parts += [(f"  {mark} ", FAINT), (f"{lengths.percentile(p, of=of):,}", "bold")]
     line = Content.assemble(*parts)
@@ -216,10 +216,11 @@ def row_words(draft: Draft, index: int, example: Example, walk: Walk | None) -> 
     if len(counted.total) == total:
         whole, trained = counted.total[index], counted.completion[index]
         lost = whole - draft.plan.settings.max_length
-        bold = " (bold)" if len(parts) == 2 and walk is None and lost <= 0 else ""
-        parts.append((f"   {whole:,} tokens, {trained:,} trained{bold}", FAINT))
-        if lost > 0:
-            parts.append((f"   ✂ {lost:,} cut off", WARN))
+        if lost > 0:  # what is lost matters more than how much is trained
+            parts += [(f"   {whole:,} tokens", FAINT), (f"   ✂ {lost:,} cut off", WARN)]
+        else:
+            bold = " (bold)" if len(parts) == 2 and walk is None else ""
+            parts.append((f"   {whole:,} tokens, {trained:,} trained{bold}", FAINT))
     return Content.assemble(*parts)
 
 

@@ -80,6 +80,9 @@ def test_a_template_is_made_of_columns_and_refused_where_it_names_none() -> None
 
 def test_values_are_one_safe_line() -> None:
     assert words([{"from": "human", "value": "Hi\x1b[2J"}, {"from": "gpt", "value": "Yes"}]) == "2 turns: Hi␛[2J"
+    assert (
+        words([{"role": "user", "content": "Hi"}]) == "1 turn: Hi" and words({"from": "gpt", "value": "Yes"}) == "Yes"
+    )
     assert words("a\nb") == "a⏎b" and words(True) == "true" and words({"a": [1]}) == '{"a": [1]}'
 
 

@@ -36,6 +36,7 @@ CUTOFF_STEP = 8  # tokens; a multiple of 8 keeps tensor shapes that GPUs like
 class DataScreen(Step):
     """Second step of a new run, second half: what is in the rows."""
 
+    TITLE = "Data"
     STEP = "data"
     CSS_PATH = "data.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
@@ -206,7 +207,7 @@ class DataScreen(Step):
         """Example and fix of the finding under the cursor, while the list has the focus."""
         findings, detail = self.query_one("#findings", Rows), self.query_one("#detail", Static)
         item = findings.current
-        detail.display = findings.has_focus and isinstance(item, FindingLine)
+        detail.display = self.focused is findings and isinstance(item, FindingLine)
         if isinstance(item, FindingLine):
             detail.update(item.detail(max(20, findings.size.width - 4), 0 if self.has_class("-tall") else 2))
 

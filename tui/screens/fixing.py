@@ -28,7 +28,7 @@ def current(screen: DataScreen) -> FindingLine | None:
     """The finding under the cursor that a cleaned copy mends, while the list has the focus."""
     findings = screen.query_one("#findings", Rows)
     item = findings.current
-    if not isinstance(item, FindingLine) or not findings.has_focus or item.kind == PLACEHOLDERS:
+    if not isinstance(item, FindingLine) or screen.focused is not findings or item.kind == PLACEHOLDERS:
         return None
     return item if item.action else None
 
@@ -41,7 +41,7 @@ def fix(screen: DataScreen) -> None:
     findings = screen.query_one("#findings", Rows)
     lines = [item for item in findings.items if isinstance(item, FindingLine)]
     mendable = [item for item in lines if item.action or item.kind in (PLACEHOLDERS, *BAD_ROWS)]
-    item = findings.current if findings.has_focus else None
+    item = findings.current if screen.focused is findings else None
     if not isinstance(item, FindingLine):
         item = mendable[0] if mendable else None
     if item is None or item.kind == PLACEHOLDERS:

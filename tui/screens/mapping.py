@@ -18,6 +18,7 @@ from engine.errors import FtuiError
 from engine.text import safe, shorten
 from tui.ask import Ask
 from tui.frame import BAD, FAINT, FOCUS, Frame
+from tui.inspection import plural
 from tui.listing import pad
 from tui.rows import Rows
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 NONE = "–"
 STAGES = {
     "sft": "for SFT",
-    "dpo": "for preferences (DPO)",
-    "kto": "for ratings (KTO)",
-    "rl": "prompts for reinforcement learning",
+    "dpo": "for DPO",
+    "kto": "for KTO",
+    "rl": "for reinforcement learning",
     "pretraining": "for continued pre-training",
 }
 
@@ -188,8 +189,9 @@ class RoleLine(Struct, frozen=True):
 def words(value: Any) -> str:
     """A cell in one line: text as it is, turns by their number and the first one's text."""
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-        first = next((str(part) for name, part in value[0].items() if name in ("content", "value")), "")
-        return safe(f"{len(value)} turns: {first}")
+        return f"{plural(len(value), 'turn')}: {words(value[0])}"
+    if isinstance(value, dict) and isinstance(text := value.get("content", value.get("value")), str):
+        value = text
     if isinstance(value, str):
         return safe(value[:300])
     return safe(json.dumps(value, ensure_ascii=False, default=str)[:300])

@@ -139,6 +139,7 @@ def short(source: str) -> str:
 class SourceScreen(Step):
     """Second step of a new run, first half: which rows."""
 
+    TITLE = "Data"
     STEP = "data"
     CSS_PATH = "source.tcss"
     HELP = (
