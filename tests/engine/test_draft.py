@@ -248,7 +248,7 @@ def test_answers_before_tuning_change_the_gate_and_nothing_else(tiny_model: Path
 def test_a_plan_under_a_preset_is_one_to_compare_with(tiny_model: Path, rows: Path) -> None:
     draft = make(tiny_model, data=str(rows), edits={"rank": 4})
     other = drafts.under_preset(draft, "identity")
-    assert other.plan.settings.learning_rate == 1e-3 and other.plan.edits == {}
+    assert other.plan.settings.learning_rate == 2e-3 and other.plan.edits == {}
     assert other.dataset is draft.dataset and draft.plan.settings.rank == 4
 
 

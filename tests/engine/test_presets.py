@@ -66,7 +66,7 @@ def test_every_check_can_be_answered(name: str) -> None:
 
 def test_identity_settings_are_typed_values() -> None:
     settings = presets.load("identity").settings
-    assert settings["learning_rate"] == 1e-3  # YAML reads 1e-3 as text
+    assert settings["learning_rate"] == 2e-3  # YAML reads 2e-3 as text
     assert isinstance(settings["epochs"], float)
     assert settings["method"] == "lora"
 

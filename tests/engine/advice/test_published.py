@@ -135,9 +135,9 @@ def test_the_identity_walk_through() -> None:
 
 
 def test_the_identity_walk_through_where_the_plan_differs() -> None:
-    """It sets many epochs and leaves the rate at 5e-5: the plan measured 5 passes at 1e-3, and shows both."""
+    """It sets many epochs and leaves the rate at 5e-5: the plan measured 5 passes at 2e-3, and shows both."""
     plan = advise(identity(91))
-    assert (plan.settings.epochs, plan.settings.learning_rate) == (5.0, 1e-3)
+    assert (plan.settings.epochs, plan.settings.learning_rate) == (5.0, 2e-3)
     assert of(plan, "epochs").source == of(plan, "learning_rate").source == "measured"
     assert "set many" in next(other.effect for other in of(plan, "epochs").alternatives if other.value == 10.0)
     assert "no effect" in of(plan, "learning_rate").disagreement

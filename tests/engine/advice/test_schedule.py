@@ -31,7 +31,7 @@ def test_identity_takes_five_passes_and_shows_the_walk_through_beside_them() -> 
         ({}, "freeze", 2e-5),
         ({}, "lora", 2e-4),
         ({}, "qlora", 2e-4),
-        ({"intent": "identity"}, "lora", 1e-3),
+        ({"intent": "identity"}, "lora", 2e-3),
         ({"intent": "identity"}, "full", 1e-4),
     ],
 )
