@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from engine import __version__
 from engine.errors import Exit, FtuiError
+from engine.secrets import redacted
 
 # Each verb is a module of this package with options(parser) and run(args) -> exit code. Imported only when it is run.
 VERBS: dict[str, str] = {
@@ -133,18 +134,10 @@ def _complain(error: FtuiError, as_json: bool) -> None:
     from engine.text import safe
 
     if as_json:
-        print(_redacted(json.dumps(error.as_dict(), ensure_ascii=False)), file=sys.stderr)
+        print(redacted(json.dumps(error.as_dict(), ensure_ascii=False)), file=sys.stderr)
         return
-    first, *rest = [safe(_redacted(line)) for line in error.lines()]
+    first, *rest = [safe(redacted(line)) for line in error.lines()]
     print(f"ftui: {first}", *(f"      {line}" for line in rest), sep="\n", file=sys.stderr)
-
-
-def _redacted(text: str) -> str:
-    """`text` without the tokens that the environment holds: an error of a library may quote them."""
-    for name, value in os.environ.items():
-        if "TOKEN" in name and len(value) > 7:
-            text = text.replace(value, "(secret)")
-    return text
 
 
 def _from_system(error: Exception) -> FtuiError | None:
@@ -168,7 +161,7 @@ def _crash(error: Exception, arguments: list[str], as_json: bool) -> int:
     report = f"{when}  ftui {__version__}  {shlex.join(arguments)}\n{''.join(traceback.format_exception(error))}"
     try:
         log = paths.state_dir() / "crash.log"
-        paths.write_private(log, _redacted(report))
+        paths.write_private(log, redacted(report))
         path = str(log)
     except OSError:
         pass

@@ -46,15 +46,19 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         return False
 
     from_step = int(Path(resume).name.removeprefix("step-")) if resume else 0
+    origin = {
+        "recipe_sha256": _sha256(where.recipe_path),
+        "data_sha256": split.sha256,
+        "versions": session.versions(),
+    }
+    if resume:
+        for change in checkpoints.changes(where.path / resume, origin):
+            now.journal.write(Note(text=change))
     training = trainer.JournalTrainer(
         run=where,
         journal=now.journal,
         trained_before=_tokens_at(where, from_step),
-        origin={
-            "recipe_sha256": _sha256(where.recipe_path),
-            "data_sha256": split.sha256,
-            "versions": session.versions(),
-        },
+        origin=origin,
         model=now.model,
         args=trainer.arguments(recipe, where, len(split.train), len(split.held_out)),
         train_dataset=rows.as_dataset(split.train),

@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from engine.errors import FtuiError
 from engine.runs import directory, status
-from engine.runs.events import ENDED, AnyEvent, State
+from engine.runs.events import ENDED, AnyEvent, Point, State
 from engine.runs.journal import Reader
 from engine.runs.view import RunView
 from engine.text import safe, shorten
@@ -89,7 +89,7 @@ class TrainScreen(Frame):
         self._handle = directory.handle(self.run)
         with suppress(FtuiError):  # the journal tells enough without the recipe
             self._plan = readout.recipe_lines(self.run.recipe())
-        for events in self._reader.chunks():
+        for events in self._reader.points():
             self._fold(events)
         self.status = status.read(self.run)
         self.app.call_from_thread(self._begin)
@@ -101,7 +101,7 @@ class TrainScreen(Frame):
         self.set_interval(POLL, self._poll)
         self.set_interval(1, self._ask_status)
 
-    def _fold(self, events: Iterable[AnyEvent]) -> bool:
+    def _fold(self, events: Iterable[AnyEvent | Point]) -> bool:
         events = list(events)
         for event in events:
             if isinstance(event, State):
