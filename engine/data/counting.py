@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain, islice
@@ -23,8 +24,9 @@ from engine.data.convert import Example
 from engine.data.estimate import Estimate
 from engine.data.measure import DIVERGES, END_WITHIN, LITERAL, OPEN, REWRITTEN, TOOLS_UNSEEN, Table
 from engine.data.rendering import Rendered
-from engine.data.skeleton import Skeleton, Skeletons, texts
+from engine.data.skeleton import Refused, Skeleton, Skeletons, texts
 from engine.data.store import Examples
+from engine.data.trial import doubts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from engine.data.tokenizer import AnyTokenizer, Tokenizer
 
 WORTH = 1_000_000  # bytes of rows; fewer are done the long way before tokie has loaded and is checked
-SHARE, LEAST, MOST = 100, 64, 1000  # one row in so many is checked, but at least and at most so many rows
+SHARE, LEAST, MOST = 200, 64, 1000  # one row in so many is checked, but at least and at most so many rows
 _CHECKED = 1_000_000  # bytes of rows that are checked, about; where rows are long, they are fewer
 # What a text may begin or end with, one of each kind that tokenizers tell apart.
 _PROBES = (
@@ -136,7 +138,10 @@ class Counter:
     def _try(self, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
         """Take the quick way if it gives the same tokens, and the same of them trained, on a sample of the rows."""
         try:
-            self._quick = _tokie(tokenizer)
+            if tokenizer.quick is None:
+                tokenizer.quick = _tokie(tokenizer)
+            assert isinstance(tokenizer.quick, _Quick)
+            self._quick = tokenizer.quick
         except BaseException as error:
             if not _foreign(error):
                 raise
@@ -227,7 +232,7 @@ def _estimated(tokenizer: Estimate) -> _Quick:
     """An estimate needs no proof."""
     import numpy as np
 
-    skeletons = Skeletons(lambda example: _render(tokenizer, example), (), lambda skeleton: True)
+    skeletons = Skeletons(lambda example: _render(tokenizer, example), Refused(), Refused(), lambda skeleton: True)
     return _Quick(skeletons, lambda texts: (None, np.asarray(tokenizer.counts(texts))))
 
 
@@ -251,8 +256,23 @@ def _tokie(tokenizer: Tokenizer) -> _Quick:
             for whole in wholes
         )
 
-    skeletons = Skeletons(lambda example: _render(tokenizer, example), tokenizer.refused, joins)
-    return _Quick(skeletons, lambda texts: fast.encode_batch_flat(texts, add_special_tokens=False), lead, special)
+    def encode(texts: list[str]) -> tuple[Any, Any]:
+        found: tuple[Any, Any] = fast.encode_batch_flat(texts, add_special_tokens=False)
+        return found
+
+    def theirs(texts: list[str]) -> list[list[int]]:
+        ids, counts = encode(texts)
+        return [part.tolist() for part in np.split(ids, counts.cumsum()[:-1].astype(np.int64))]
+
+    def own(texts: list[str]) -> list[list[int]]:
+        return [one.ids for one in tokenizer.measure([Rendered(text, []) for text in texts])]
+
+    doubted = doubts(theirs, own)
+    if doubted is None:
+        raise ValueError("cuts words in another way")
+    refused = Refused((word[0], re.escape(word)) for word in sorted(tokenizer.refused))
+    skeletons = Skeletons(lambda example: _render(tokenizer, example), refused, Refused(*doubted), joins)
+    return _Quick(skeletons, encode, lead, special)
 
 
 def _load(tokenizer: Tokenizer) -> Any:

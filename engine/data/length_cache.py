@@ -2,8 +2,8 @@
 
 A data set is known by the hash of its rows, the tokenizer by that of its vocabulary and template, and the way from one
 to the other by that of the program text that goes it: nothing that is kept can outlive a change to any of them.
-Two files an entry in the cache folder: `KEY.npz` holds lengths and trained spans, `KEY.tokens` the token ids of all
-rows, two bytes each where the vocabulary allows it, else four.
+Two files an entry in the cache folder: `KEY.npz` holds lengths and trained spans, and names the other,
+`KEY-….tokens`, with the token ids of all rows, two bytes each where the vocabulary allows it, else four.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TOKENS = 512 * 1024 * 1024  # bytes of token ids that are kept of one data set; of a larger one, only the lengths
 TOTAL = 2 * 1024 * 1024 * 1024  # bytes of all entries; those that were not used for longest go first
 _COLUMNS = ("total", "completion", "first", "end", "flags", "at", "starts", "stops")
-_PROGRAM = ("sandbox", "chat_template", "turns", "rendering", "tokenizer", "measure", "skeleton", "counting")
+_PROGRAM = ("sandbox", "chat_template", "turns", "rendering", "tokenizer", "measure", "skeleton", "trial", "counting")
 _DAY = 24 * 60 * 60  # seconds
 
 
@@ -63,20 +63,20 @@ def read(name: str, rows: int) -> Entry | None:
     """What is kept under a key; None if there is nothing, or nothing that can be used."""
     import numpy as np
 
-    file = _folder() / f"{name}.npz"
     try:
+        file = _folder() / f"{name}.npz"
         with np.load(file, allow_pickle=False) as kept:
             table = Table(0)
             for column in _COLUMNS:
                 setattr(table, column, kept[column])
-            begin, counter = kept["begin"], str(kept["counter"])
+            begin, counter, ids = kept["begin"], str(kept["counter"]), str(kept["ids"])
             width = np.dtype(np.uint16 if kept["narrow"] else np.uint32)
         if len(table.total) != rows or len(table.at) != rows + 1:
             return None
         os.utime(file)
         tokens = None
-        if len(begin) == rows and rows:
-            tokens = Tokens(np.memmap(file.with_suffix(".tokens"), width, mode="r"), begin)
+        if ids:
+            tokens = Tokens(np.memmap(file.with_name(Path(ids).name), width, mode="r"), begin)
             if len(tokens.ids) != table.total.sum():
                 return None
         return Entry(table, counter, tokens)
@@ -93,13 +93,13 @@ class Writer:
     def __init__(self, name: str, rows: int, vocabulary: int) -> None:
         import numpy as np
 
-        self._folder = _folder()
         self._name = name
         self._width = np.dtype(np.uint16 if vocabulary <= 0x10000 else np.uint32)
         self._begin = np.full(rows, -1, np.int64)
         self._count = 0
         self._file: IO[bytes] | None = None
         with suppress(OSError):
+            self._folder = _folder()
             descriptor, half = tempfile.mkstemp(dir=self._folder, prefix=f".{name}.")
             self._file, self._half = os.fdopen(descriptor, "wb"), Path(half)
 
@@ -122,18 +122,24 @@ class Writer:
         """Make the entry, and room for it. `table` is closed."""
         import numpy as np
 
-        begin = self._begin if self._file is not None else np.zeros(0, np.int64)
         columns = {column: getattr(table, column) for column in _COLUMNS}
-        target = self._folder / f"{self._name}.npz"
-        with suppress(OSError):
+        ids = ""
+        try:
+            whole = _folder() / f"{self._name}.npz"
             if self._file is not None:
                 self._file.close()
-                self._half.replace(target.with_suffix(".tokens"))
-            with tempfile.NamedTemporaryFile(dir=self._folder, prefix=f".{self._name}.", delete=False) as file:
-                narrow = self._width.itemsize == 2
-                np.savez(file, begin=begin, counter=np.array(counter), narrow=np.array(narrow), **columns)
-            Path(file.name).replace(target)
-        _make_room(self._folder)
+                # Its own name: two processes may count the same rows, in another order.
+                ids = f"{self._name}-{self._half.name[-8:]}.tokens"
+                self._half = self._half.replace(whole.with_name(ids))
+            columns |= {
+                "begin": self._begin if ids else np.zeros(0),
+                "counter": np.array(counter),
+                "ids": np.array(ids),
+            }
+            _save(whole, {**columns, "narrow": np.array(self._width.itemsize == 2)})
+            _make_room(whole.parent, self._name, ids)
+        except OSError:
+            self.discard()
         return read(self._name, len(table.total)) or Entry(table, counter, None)
 
     def discard(self) -> None:
@@ -156,17 +162,34 @@ def _program() -> str:
     return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in _PROGRAM)).hexdigest()
 
 
-def _make_room(folder: Path) -> None:
-    """Remove what was not used for longest until the rest is within bounds, and what a killed process left half."""
+def _save(target: Path, columns: dict[str, NDArray[Any]]) -> None:
+    import numpy as np
+
+    descriptor, half = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, **columns)
+        Path(half).replace(target)
+    except BaseException:
+        Path(half).unlink(missing_ok=True)
+        raise
+
+
+def _make_room(folder: Path, name: str, ids: str) -> None:
+    """Remove what was not used for longest until the rest is within bounds, what a killed process left half, and older
+    tokens of the entry `name`.
+    """
     entries: dict[str, list[tuple[Path, os.stat_result]]] = {}
     for file in folder.iterdir():
         with suppress(OSError):
-            entries.setdefault(file.name if file.name.startswith(".") else file.stem, []).append((file, file.stat()))
-    used = {name: max(stat.st_mtime for _, stat in files) for name, files in entries.items()}
+            entry = file.name if file.name.startswith(".") else file.stem.partition("-")[0]
+            entries.setdefault(entry, []).append((file, file.stat()))
+    used = {entry: max(stat.st_mtime for _, stat in files) for entry, files in entries.items()}
     left = sum(stat.st_size for files in entries.values() for _, stat in files)
-    for name in sorted(entries, key=lambda name: used[name]):
-        stale = name.startswith(".") and used[name] < time.time() - _DAY
-        if stale or (left > TOTAL and not name.startswith(".")):
-            for file, stat in entries[name]:
+    for entry in sorted(entries, key=lambda entry: used[entry]):
+        half = entry.startswith(".")
+        for file, stat in entries[entry]:
+            old = entry == name and file.suffix == ".tokens" and file.name != ids
+            if old or (used[entry] < time.time() - _DAY if half else left > TOTAL):
                 file.unlink(missing_ok=True)
                 left -= stat.st_size

@@ -73,22 +73,42 @@ class Skeleton(Struct, frozen=True, eq=False):
         return ["".join(piece(parts)) for piece in self.pieces]
 
 
+class Refused:
+    """Texts that nothing is taken for granted about: those in which a pattern is found.
+
+    narrow  a character, and a pattern that begins with it
+    wide    members of classes of characters beyond ASCII, as in "[…]"
+    """
+
+    def __init__(self, narrow: Iterable[tuple[str, str]] = (), wide: Sequence[str] = ()) -> None:
+        first: dict[str, list[str]] = {}
+        for character, pattern in narrow:
+            first.setdefault(character, []).append(pattern)
+        # By first character, which is looked for before: that is a hundred times as fast as a pattern.
+        self._narrow = [(character, re.compile("|".join(alike)).search) for character, alike in first.items()]
+        self._wide = re.compile(f"[{''.join(wide)}]" if wide else "(?!)").search
+
+    def __call__(self, text: str) -> bool:
+        for character, search in self._narrow:
+            if character in text and search(text):
+                return True
+        return not text.isascii() and self._wide(text) is not None
+
+
 class Skeletons:
     """Skeletons by kind of row, made when the first row of a kind comes.
 
-    words   what keeps a row from being filled in: control tokens, and what the template looks for in texts
-    accept  has the last word on a skeleton
+    refused  texts that keep a row from being filled in
+    doubted  pieces that do
+    accept   has the last word on a skeleton
     """
 
-    def __init__(self, render: Render, words: Iterable[str], accept: Callable[[Skeleton], bool]) -> None:
+    def __init__(self, render: Render, refused: Refused, doubted: Refused, accept: Callable[[Skeleton], bool]) -> None:
         self._render = render
+        self._refused = refused
+        self._doubted = doubted
         self._accept = accept
         self._known: dict[Kind, tuple[Skeleton, ...] | None] = {}
-        first: dict[str, list[str]] = {}
-        for word in sorted(words):
-            first.setdefault(word[0], []).append(re.escape(word))
-        # By first character: a search for alternatives that begin alike is ten times as fast.
-        self._refused = [(character, re.compile("|".join(alike)).search) for character, alike in first.items()]
 
     def fill(self, example: Example) -> list[tuple[Skeleton, list[str]]] | None:
         """For each side of the row its skeleton and the pieces of its text; None if it must be rendered by itself."""
@@ -97,17 +117,14 @@ class Skeletons:
             return None
         given = texts(example)
         for text in given:
-            if not text or text.isspace():
+            if not text or text.isspace() or self._refused(text):
                 return None
-            for character, search in self._refused:
-                if character in text and search(text):
-                    return None
         if name not in self._known:
             self._known[name] = self._make(example, len(given)) if len(self._known) < _KINDS else None
         found = []
         for skeleton in self._known[name] or ():
             pieces = skeleton.fill(given)
-            if pieces is None:
+            if pieces is None or any(map(self._doubted, pieces)):
                 return None
             found.append((skeleton, pieces))
         return found or None

@@ -18,8 +18,8 @@ from engine.data.convert import Example
 from engine.errors import Exit, FtuiError
 
 _IN_MEMORY = 32 * 1024 * 1024  # bytes; a data set that is larger goes to disk
-_BLOCK = 1024 * 1024  # bytes written at once, and read at once when all rows are gone through
-_BLOCK_ROWS = 1024
+_BLOCK = 4 * 1024 * 1024  # bytes written at once, and read at once when all rows are gone through
+_BLOCK_ROWS = 4096
 
 
 class Examples(Sequence[Example]):
@@ -79,7 +79,7 @@ class Examples(Sequence[Example]):
             yield from block
 
     def blocks(self) -> Iterator[list[Example]]:
-        """All examples in lists that are quickly read: each about a megabyte, of a thousand rows at most."""
+        """All examples in lists that are quickly read: each of some megabytes and some thousand rows at most."""
         at = 0
         while at < len(self):
             begin = self._ends[at - 1] if at else 0

@@ -49,6 +49,7 @@ class Tokenizer:
 
     file     its tokenizer.json
     special  ids of control tokens
+    quick    what `counting` makes of it, once
     """
 
     exact = True
@@ -56,6 +57,7 @@ class Tokenizer:
     def __init__(self, backend: Backend, template: ChatTemplate | None, tokens: dict[str, str], file: Path) -> None:
         self.name = file.parent.name
         self.file = file
+        self.quick: object = None
         self.has_template = template is not None
         self._backend = backend
         self._template = template
