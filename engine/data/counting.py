@@ -232,7 +232,7 @@ def _estimated(tokenizer: Estimate) -> _Quick:
     """An estimate needs no proof."""
     import numpy as np
 
-    skeletons = Skeletons(lambda example: _render(tokenizer, example), Refused(), Refused(), lambda skeleton: True)
+    skeletons = Skeletons(lambda example: _render(tokenizer, example), Refused(), lambda skeleton: True)
     return _Quick(skeletons, lambda texts: (None, np.asarray(tokenizer.counts(texts))))
 
 
@@ -256,22 +256,39 @@ def _tokie(tokenizer: Tokenizer) -> _Quick:
             for whole in wholes
         )
 
-    def encode(texts: list[str]) -> tuple[Any, Any]:
+    def own(texts: Sequence[str]) -> list[list[int]]:
+        return [one.ids for one in tokenizer.measure([Rendered(text, []) for text in texts])]
+
+    def all_by_tokie(texts: list[str]) -> tuple[Any, Any]:
         found: tuple[Any, Any] = fast.encode_batch_flat(texts, add_special_tokens=False)
         return found
 
     def theirs(texts: list[str]) -> list[list[int]]:
-        ids, counts = encode(texts)
+        ids, counts = all_by_tokie(texts)
         return [part.tolist() for part in np.split(ids, counts.cumsum()[:-1].astype(np.int64))]
 
-    def own(texts: list[str]) -> list[list[int]]:
-        return [one.ids for one in tokenizer.measure([Rendered(text, []) for text in texts])]
-
-    doubted = doubts(theirs, own)
-    if doubted is None:
+    found = doubts(theirs, own)
+    if found is None:
         raise ValueError("cuts words in another way")
+    doubted = Refused(*found)
+
+    def encode(texts: list[str]) -> tuple[Any, Any]:
+        """By tokie; those in doubt by the model's own tokenizer."""
+        doubtful = [at for at, text in enumerate(texts) if doubted(text)]
+        if not doubtful:
+            return all_by_tokie(texts)
+        other = own([texts[at] for at in doubtful])
+        for at in doubtful:
+            texts[at] = ""
+        ids, counts = all_by_tokie(texts)
+        begin = counts.cumsum()[doubtful].astype(np.int64)
+        sizes = [len(one) for one in other]
+        counts = counts.copy()
+        counts[doubtful] = sizes
+        return np.insert(ids, np.repeat(begin, sizes), list(chain.from_iterable(other))), counts
+
     refused = Refused((word[0], re.escape(word)) for word in sorted(tokenizer.refused))
-    skeletons = Skeletons(lambda example: _render(tokenizer, example), refused, Refused(*doubted), joins)
+    skeletons = Skeletons(lambda example: _render(tokenizer, example), refused, joins)
     return _Quick(skeletons, encode, lead, special)
 
 

@@ -162,7 +162,7 @@ def _program() -> str:
     return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in _PROGRAM)).hexdigest()
 
 
-def _save(target: Path, columns: dict[str, NDArray[Any]]) -> None:
+def _save(target: Path, columns: dict[str, Any]) -> None:
     import numpy as np
 
     descriptor, half = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.")

@@ -74,7 +74,7 @@ class Skeleton(Struct, frozen=True, eq=False):
 
 
 class Refused:
-    """Texts that nothing is taken for granted about: those in which a pattern is found.
+    """Texts that nothing is taken for granted about: those in which some pattern is found.
 
     narrow  a character, and a pattern that begins with it
     wide    members of classes of characters beyond ASCII, as in "[…]"
@@ -99,14 +99,12 @@ class Skeletons:
     """Skeletons by kind of row, made when the first row of a kind comes.
 
     refused  texts that keep a row from being filled in
-    doubted  pieces that do
     accept   has the last word on a skeleton
     """
 
-    def __init__(self, render: Render, refused: Refused, doubted: Refused, accept: Callable[[Skeleton], bool]) -> None:
+    def __init__(self, render: Render, refused: Refused, accept: Callable[[Skeleton], bool]) -> None:
         self._render = render
         self._refused = refused
-        self._doubted = doubted
         self._accept = accept
         self._known: dict[Kind, tuple[Skeleton, ...] | None] = {}
 
@@ -124,7 +122,7 @@ class Skeletons:
         found = []
         for skeleton in self._known[name] or ():
             pieces = skeleton.fill(given)
-            if pieces is None or any(map(self._doubted, pieces)):
+            if pieces is None:
                 return None
             found.append((skeleton, pieces))
         return found or None

@@ -340,7 +340,7 @@ def test_real_templates_are_filled_in_as_they_are_rendered(tiny_model: Path, pat
         pytest.skip("it does not compile here")
     made._template = template
     refused = Refused((word[0], re.escape(word)) for word in made.refused)
-    skeletons = Skeletons(lambda example: [made.render(example)], refused, Refused(), lambda one: True)
+    skeletons = Skeletons(lambda example: [made.render(example)], refused, lambda one: True)
     chance = random.Random(path.stem)
     filled = 0
     for row in conversations(150, seed=chance.randrange(999)):
