@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from engine.recipe import Settings
 from engine.speeds import Speed
 
 Progress = Callable[[str, int, int], None]
+_GRACE = 20.0  # seconds for a probe that is no longer wanted to finish its step and clear its folder away
 
 
 def run(model_folder: Path, settings: Settings, progress: Progress | None = None) -> Speed:
@@ -67,10 +69,14 @@ def _measured(model_folder: Path, settings: Settings, progress: Progress) -> dic
         except BrokenPipeError:
             pass  # it never came to read; what it said on the way out is below
         finally:
-            if sys.exc_info()[0]:
-                process.kill()
+            with contextlib.suppress(OSError):
+                process.stdin.close()
             process.stdout.close()
-            process.wait()
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         if not reply or "done" in reply:
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4000))
             lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     what = f"{safe(facts.name)}, {_METHODS[settings.method]}, {settings.precision}"
     show.say(f"{what}: {rate:,.3g} tokens a second here (a probe of {duration(took)})", "bold")
-    show.say(f"at {settings.micro_batch} rows of {settings.max_length} tokens; plans for this model now use it", "dim")
+    rows = "1 row" if settings.micro_batch == 1 else f"{settings.micro_batch} rows"
+    show.say(f"at {rows} of {settings.max_length} tokens; plans for this model now use it", "dim")
     return 0
 
 
