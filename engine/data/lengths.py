@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Of = Literal["whole", "prompt", "completion"]
 _FIRST, _BLOCK = 64, 1024  # rows counted together: few at first, so that something is there at once
-_GLANCE = 4_000_000  # bytes of rows that are counted for a first picture, about
 
 
 class Cut:
@@ -84,7 +83,7 @@ class Lengths:
     The three are arrays that go by row in the data set's order, and so are `ends`: how many tokens must be kept for the
     last answer to keep its end token. Of a preference pair they are those of its longer side.
     rows          the row numbers
-    of_rows       how many rows there are in all: more than in `rows` for a first picture
+    of_rows       how many rows there are in all: more than in `rows` for a sample
     exact         False for an estimate made without the model's tokenizer
     counter       how the rows were counted, in words
     trained       all tokens with a loss
@@ -210,13 +209,13 @@ def count(
     """Count every row, or take what was counted before of the same rows with the same tokenizer.
 
     progress  called with rows done and rows in all, the first time after a few rows
-    limit     count at most so many rows, evenly spread, and fewer where they are long: a first picture, within a second
+    limit     count only so many rows, evenly spread: a sample
     Raises FtuiError(MODEL_UNSUPPORTED) when the chat template refuses a row.
     """
     examples = dataset.examples
     numbers = examples.rows if isinstance(examples, Examples) else array("I", [example.row for example in examples])
-    if limit is not None:
-        return _glance(examples, numbers, tokenizer, progress, limit)
+    if limit is not None and limit < len(examples):
+        return _sample(examples, numbers, tokenizer, progress, limit)
     if isinstance(tokenizer, Estimate):
         counter = Counter(tokenizer, examples)
         return Lengths(numbers, _counted(counter, _blocks(examples), len(examples), progress), tokenizer, counter.name)
@@ -236,23 +235,36 @@ def count(
     return Lengths(numbers, entry.table, tokenizer, entry.counter, entry.tokens)
 
 
-def _glance(
+def _sample(
     examples: Sequence[Example],
     numbers: Sequence[int],
     tokenizer: AnyTokenizer,
     progress: Callable[[int, int], None] | None,
     limit: int,
 ) -> Lengths:
-    limit = min(limit, len(examples))
-    if isinstance(examples, Examples):
-        limit = min(limit, max(_FIRST, _GLANCE * len(examples) // max(1, examples.size)))
-    places = [at * len(examples) // limit for at in range(limit)]
-    chosen = [examples[at] for at in places]
+    chosen = _Spread(examples, limit)
     counter = Counter(tokenizer, chosen)
     table = _counted(counter, _blocks(chosen), limit, progress)
-    found = Lengths(array("I", [numbers[at] for at in places]), table, tokenizer, counter.name)
+    found = Lengths(array("I", [numbers[at] for at in chosen.places]), table, tokenizer, counter.name)
     found.of_rows = len(examples)
     return found
+
+
+class _Spread(Sequence[Example]):
+    """Some of many examples, from all over, each read when it is asked for."""
+
+    def __init__(self, examples: Sequence[Example], count: int) -> None:
+        self.places = [at * len(examples) // count for at in range(count)]
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, at: Any) -> Any:
+        """One, or a list for a slice."""
+        if isinstance(at, slice):
+            return [self._examples[place] for place in self.places[at]]
+        return self._examples[self.places[at]]
 
 
 def _counted(
