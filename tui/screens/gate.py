@@ -95,7 +95,10 @@ class GateScreen(Frame):
         for question in gate.questions:
             answer = safe(question.answer) if question.answer else "not known: say so below"
             style = "" if question.known else FAINT
-            lines.append(Content.assemble(pad(question.text, width), (answer, style), (f"  {question.source}", FAINT)))
+            source = (
+                f"  {question.source}" if self.size.width >= 100 else ""
+            )  # on a narrow screen it would break the line
+            lines.append(Content.assemble(pad(question.text, width), (answer, style), (source, FAINT)))
         self.query_one("#questions", Static).update(Content("\n").join(lines))
         goal = draft.advice_facts.goal
         self.query_one("#goals", Rows).show([GoalLine(key, means, key == goal) for key, means in GOALS.items()])
