@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
@@ -212,6 +214,25 @@ def count(
     limit     count only so many rows, evenly spread: a sample
     Raises FtuiError(MODEL_UNSUPPORTED) when the chat template refuses a row.
     """
+    with _old_objects_left_alone():
+        return _count(dataset, tokenizer, progress, limit)
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """No search for garbage among what is there already: counting makes none, and where large libraries are loaded the
+    search takes as long as the counting.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _count(
+    dataset: Dataset, tokenizer: AnyTokenizer, progress: Callable[[int, int], None] | None, limit: int | None
+) -> Lengths:
     examples = dataset.examples
     numbers = examples.rows if isinstance(examples, Examples) else array("I", [example.row for example in examples])
     if limit is not None and limit < len(examples):
