@@ -86,13 +86,13 @@ class Refused:
             first.setdefault(character, []).append(pattern)
         # By first character, which is looked for before: that is a hundred times as fast as a pattern.
         self._narrow = [(character, re.compile("|".join(alike)).search) for character, alike in first.items()]
-        self._wide = re.compile(f"[{''.join(wide)}]" if wide else "(?!)").search
+        self._wide = re.compile(f"[{''.join(wide)}]").search if wide else None
 
     def __call__(self, text: str) -> bool:
         for character, search in self._narrow:
             if character in text and search(text):
                 return True
-        return not text.isascii() and self._wide(text) is not None
+        return self._wide is not None and not text.isascii() and self._wide(text) is not None
 
 
 class Skeletons:
