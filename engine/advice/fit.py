@@ -14,7 +14,7 @@ _NEUTRAL: Values = {
     "learning_rate": 1e-4,
     "epochs": 1.0,
     "micro_batch": 1,
-    "accumulation": 1,
+    "accumulation": 2,  # gradients wait while the next micro-batch is computed
     "rank": 32,
     "alpha": 32,
     "dropout": 0.05,
@@ -44,12 +44,13 @@ def values_of(settings: Settings) -> Values:
 def need(facts: Facts, values: Values, **changes: Any) -> Memory | None:
     """The memory that `values` with `changes` would take; None while no model is picked.
 
-    What is not decided yet is taken at its smallest: one row at a time, activations recomputed.
+    What is not decided yet is taken at its smallest, one row at a time and activations recomputed, but for accumulation.
     """
     if facts.model is None:
         return None
     settings = Settings(**{**_NEUTRAL, **values, **changes})
-    return memory.forecast(facts.model, settings, longest=max(1, facts.max), device=facts.hardware.device)
+    longest, device = max(1, facts.max), facts.hardware.device
+    return memory.forecast(facts.model, settings, longest=longest, device=device, stage=facts.stage)
 
 
 def smallest(facts: Facts, values: Values) -> Memory | None:

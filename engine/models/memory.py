@@ -1,7 +1,7 @@
-"""How much memory a run takes, from the model's sizes alone. Arithmetic, no measurement; a probe step may correct it.
+"""How much memory a run takes, from the model's sizes alone. Arithmetic; docs/forecasts.md holds it against measurements.
 
-In the formulas: h hidden, i intermediate, L layers, V vocabulary, a = heads x head_dim, k = kv_heads x head_dim,
-N parameters, T tokens in a micro-batch (rows x longest row). Results in bytes.
+In the formulas: h hidden, L layers, V vocabulary, k = kv_heads x head_dim, N parameters, T tokens in a micro-batch
+(rows x longest row), c bytes a number in the compute precision. Results in bytes.
 """
 
 from __future__ import annotations
@@ -11,29 +11,43 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from engine.hardware import Hardware
+from engine.hardware import Device, Hardware
+from engine.models import kept, support
 from engine.models.facts import ModelFacts, trainable
-from engine.recipe import Method, Settings
+from engine.recipe import Method, Settings, Stage
 
 GIB = 1024**3
 
-# nf4 with double quantisation: 4 bits, and 0.127 bit for the scales (QLoRA paper, section 3).
-_NF4_BYTES = 0.516
-# Bytes a trained parameter costs beside itself: its gradient, and Adam's two moments.
-_MOMENTS = {"adamw_torch": 2.0, "adamw_torch_fused": 2.0}  # numbers in the parameter's own precision
-_MOMENTS_8BIT = 2.0  # bytes
-# What a layer keeps for the backward pass, in units of f = 2(6h + 2a + 2k + 4i) bytes a token, by (adapter?, fp32?).
-# Measured with saved-tensor hooks on a 135 M Llama-like model without dropout: 2.0, 1.4, 1.8, 1.2.
-_KEPT: dict[tuple[bool, bool], float] = {
-    (False, True): 2.0,
-    (False, False): 1.4,
-    (True, True): 1.8,
-    (True, False): 1.25,
-}
-# Dropout before each adapted matrix keeps that matrix's input once more, and a mask: bytes a feature (same measurement).
-_DROPOUT_BYTES = {True: 6.0, False: 4.0}
-# The loss is computed in tiles of at most this many tokens x vocabulary entries (TRL's fused head).
+Phase = Literal["train", "evaluate", "chat", "load"]
+
+# Bytes a parameter packed by bitsandbytes: 4 bits and a scale for 64 of them, in 32 bits, or packed in turn into 8 with
+# a scale for 256 of those (QLoRA paper, section 3); 8 bits and a scale a row, which is too little to count.
+_NF4, _NF4_DOUBLE, _INT8 = 0.5 + 4 / 64, 0.5 + (1 + 4 / 256) / 64, 1.0
+_MOMENTS = {
+    "adamw_torch": 8,
+    "adamw_torch_fused": 8,
+    "paged_adamw_8bit": 2,
+}  # bytes a trained parameter, both of Adam's
+_STORED = {"float64": 8, "float32": 4}  # bytes a number in the checkpoint; 2 for the rest
+
+# The loss is computed in tiles of at most this many tokens x vocabulary entries (TRL's fused head). A GPU works in the
+# tile itself; on a processor TRL computes it step by step, and so many fp32 copies of it live at once beside the tile:
+# forwards logits, exponentials, their product and a mask; backwards logits twice, log-probabilities, probabilities,
+# gradient, target, difference and a mask.
 _TILE_TOKENS, _TILE_VOCABULARY = 4096, 32768
+_TILE_COPIES = {"train": 7.25, "evaluate": 3.25}
+
+# What Python with torch, transformers, trl, peft and datasets holds before a model is loaded (measured, see the docs).
+_PROCESS = 590_000_000
+# glibc maps larger blocks apart and gives them back at once; smaller ones come from its heap, where what a layer drops
+# leaves holes between what stays. Measured, as a part of what is kept: 0.2 to 0.3 in plain layers, 0.3 to 0.7 where an
+# adapter computes every output in three parts; those holes stay even where checkpointing keeps only a layer's input.
+_MAPPED_APART = 32 * 1024**2
+_HOLES, _HOLES_OF_ADAPTERS = 0.25, 0.35
+
+_CONTEXT = GIB  # CUDA's context and its libraries' workspaces
+_SLACK = 0.10  # what the caching allocator of a GPU cannot use
+
 _METHODS: tuple[tuple[Method, int, str], ...] = (
     ("full", 0, "full"),
     ("freeze", 0, "freeze"),
@@ -42,19 +56,17 @@ _METHODS: tuple[tuple[Method, int, str], ...] = (
     ("qlora", 4, "QLoRA 4 bit"),
 )
 _MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-_CONTEXT = GIB  # the CUDA context, or Python with its libraries
-_SLACK = 0.10  # fragmentation, temporary buffers
 
 
 class Memory(Struct, frozen=True):
-    """Bytes, by what they are for.
+    """Bytes at the moment that takes most, by what they are for.
 
-    weights      the base model
+    weights      the model, with the reference model where a stage needs one of its own
     adapter      the adapter's own weights
     optimizer    gradients and Adam's moments
     activations  what the forward pass keeps for the backward pass; the key-value cache while chatting
     logits       the loss over the vocabulary
-    overhead     the device's context and 10 % over all
+    overhead     the process on a processor; on a GPU its context and 10 % over all
     """
 
     weights: int
@@ -74,7 +86,10 @@ class Memory(Struct, frozen=True):
 
 
 class Fit(Struct, frozen=True):
-    """What one method takes at one micro-batch. `label` is the method in words; `bits` the base is packed into, or 0."""
+    """What one method takes at one micro-batch. `label` is the method in words; `bits` the base is packed into, or 0.
+
+    refused  why the method cannot be used here at all, whatever memory there is; empty where it can
+    """
 
     method: Method
     bits: int
@@ -82,20 +97,27 @@ class Fit(Struct, frozen=True):
     micro_batch: int
     memory: Memory
     fits: bool
+    refused: str = ""
 
 
-def table(facts: ModelFacts, settings: Settings, hardware: Hardware, longest: int) -> list[Fit]:
+def table(
+    facts: ModelFacts, settings: Settings, hardware: Hardware, longest: int, *, stage: Stage = "sft"
+) -> list[Fit]:
     """Every method at every micro-batch up to 32, the other settings as they are: what fits and what does not.
 
     longest  tokens of the longest row
     """
     found = []
     for method, bits, label in _METHODS:
+        packed = {"bits": bits} if method == "qlora" else {}
+        refused = "".join(
+            support.reasons(facts, msgspec.structs.replace(settings, method=method, **packed), hardware)[:1]
+        )
         for micro_batch in _MICRO_BATCHES:
-            packed = {"bits": bits} if method == "qlora" else {}
             changed = msgspec.structs.replace(settings, method=method, micro_batch=micro_batch, **packed)
-            needed = forecast(facts, changed, longest=longest, device=hardware.device)
-            found.append(Fit(method, bits, label, micro_batch, needed, needed.total <= hardware.budget))
+            needed = forecast(facts, changed, longest=longest, device=hardware.device, stage=stage)
+            fits = not refused and needed.total <= hardware.budget
+            found.append(Fit(method, bits, label, micro_batch, needed, fits, refused))
     return found
 
 
@@ -104,79 +126,172 @@ def forecast(
     settings: Settings,
     *,
     longest: int,
-    device: Literal["cuda", "cpu"],
-    phase: Literal["train", "chat"] = "train",
+    device: Device,
+    phase: Phase = "train",
+    stage: Stage = "sft",
 ) -> Memory:
-    """What `settings` will take of `device`'s memory.
+    """What `settings` will take of `device`'s memory at most.
 
-    longest  tokens of the longest row (training), or of the whole conversation (chat)
+    longest  tokens of the longest row, for pairs of the longer side; of the whole conversation while chatting
+    phase    train: the larger of the moment in which the backward pass begins and that of the optimizer's update
+             evaluate: a micro-batch forwards, beside what training holds
+             chat: the tuned model and the base, which is the same one with its adapter switched off, or a second one
+             load: on a processor the stored weights too, which are mapped from their file; the system takes that
+             memory back where it is scarce, so that this decides nothing
+    stage    dpo: every row has two sides, and full tuning keeps a reference model beside
     """
+    number = _number(settings)
     weights = _weights(facts, settings)
-    trained = trainable(facts, settings)
-    size = _trained_bytes(settings, device)
-    adapter = 0 if settings.method == "full" else trained * size
-    optimizer = activations = logits = 0
-    if phase == "train":
-        tokens = settings.micro_batch * max(1, min(longest, settings.max_length))
-        optimizer = _optimizer(trained, settings, size)
-        activations = _activations(facts, settings, tokens)
-        logits = _logits(facts, settings, tokens, device)
-    else:
-        # Keys and values: 2 x L x k numbers a token.
-        activations = 2 * facts.layers * facts.kv_heads * facts.head_dim * _compute_bytes(settings) * longest
-    known = weights + adapter + optimizer + activations + logits
-    overhead = _CONTEXT + _SLACK * (known + _CONTEXT)
-    return Memory(weights, adapter, optimizer, activations, logits, int(overhead))
+    adapter = 4 * trainable(facts, settings) if settings.adapts else 0
+    if stage == "dpo" and not settings.adapts:
+        weights += number * facts.parameters
+    if phase == "chat":
+        return _chat(facts, settings, longest, device)
+    if phase == "load":
+        return _whole(device, weights=weights, overhead=_mapped(facts, settings) if device == "cpu" else 0)
+    length = max(1, min(longest, settings.max_length))
+    tokens = settings.micro_batch * length * (2 if stage == "dpo" else 1)
+    moments = _MOMENTS[settings.optimizer] * trainable(facts, settings)
+    if phase == "evaluate":
+        return _whole(
+            device,
+            weights=weights,
+            adapter=adapter,
+            optimizer=moments,
+            activations=tokens * _passing(facts, number),
+            logits=_logits(facts, settings, tokens, device, "evaluate"),
+        )
+    gradients = 4 * trainable(facts, settings)
+    held, lost = _activations(facts, settings, tokens, length, device)
+    head = 4 * facts.vocabulary * facts.hidden if settings.method == "full" else 0
+    backward = _whole(
+        device,
+        weights=weights + _casts(facts, settings),
+        adapter=adapter,
+        # Gradients of the micro-batches before; while a single one is computed there are none yet but the head's.
+        optimizer=moments + (gradients if settings.accumulation > 1 else head),
+        activations=held,
+        logits=_logits(facts, settings, tokens, device, "train"),
+    )
+    update = _whole(
+        device,
+        weights=weights,
+        adapter=adapter,
+        optimizer=moments + gradients + _scratch(facts, settings, device),
+        activations=max(0, lost - gradients),
+    )
+    return max(backward, update, key=lambda moment: moment.total)
 
 
-def _compute_bytes(settings: Settings) -> int:
+def _whole(device: Device, *, overhead: float = 0.0, **parts: float) -> Memory:
+    """The parts and what comes on top of them."""
+    known = sum(parts.values())
+    overhead += _PROCESS if device == "cpu" else _CONTEXT + _SLACK * (known + _CONTEXT)
+    part = {name: int(parts.get(name, 0)) for name in Memory.__struct_fields__}
+    return Memory(**{**part, "overhead": int(overhead)})
+
+
+def _number(settings: Settings) -> int:
+    """Bytes of a number in the compute precision."""
     return 4 if settings.precision == "fp32" else 2
 
 
-def _weights(facts: ModelFacts, settings: Settings) -> int:
-    """The base model: 4 bits for QLoRA's matrices, else the compute precision; full tuning keeps fp32 throughout.
+def _weights(facts: ModelFacts, settings: Settings) -> float:
+    """The base model: packed matrices for QLoRA, what is trained itself in fp32, else the compute precision.
 
     Embeddings and norms are never packed, so that QLoRA saves little on a small model with a large vocabulary.
-    Full tuning in 16 bit also holds 16-bit copies of the matrices, made anew at each step.
     """
-    compute = _compute_bytes(settings)
-    linear = facts.linear_parameters
-    if settings.method == "qlora":
-        return int(_NF4_BYTES * linear + compute * (facts.parameters - linear))
-    if settings.method == "full":
-        return 4 * facts.parameters + (2 * linear if compute == 2 else 0)
-    return compute * facts.parameters
+    number, linear = _number(settings), facts.linear_parameters
+    match settings.method:
+        case "qlora":
+            packed = _INT8 if settings.bits == 8 else _NF4_DOUBLE if settings.double_quantization else _NF4
+            return packed * linear + number * (facts.parameters - linear)
+        case "full" | "freeze":
+            trained = trainable(facts, settings)
+            return 4 * trained + number * (facts.parameters - trained)
+        case _:
+            return number * facts.parameters
 
 
-def _trained_bytes(settings: Settings, device: str) -> int:
-    """Bytes of one trained parameter: adapters are kept in fp32, except that TRL puts QLoRA's into bf16 on a GPU."""
-    return 2 if settings.method == "qlora" and settings.precision == "bf16" and device == "cuda" else 4
+def _casts(facts: ModelFacts, settings: Settings) -> float:
+    """In mixed precision, 16-bit copies of the matrices that are trained in fp32, made anew for each micro-batch."""
+    if settings.adapts or settings.precision == "fp32":
+        return 0
+    return 2 * facts.linear_parameters * min(1.0, trainable(facts, settings) / facts.layer_parameters)
 
 
-def _optimizer(trained: int, settings: Settings, size: int) -> int:
-    """A gradient and two moments for each trained parameter."""
-    moments = _MOMENTS[settings.optimizer] * size if settings.optimizer in _MOMENTS else _MOMENTS_8BIT
-    return int(trained * (size + moments))
+def _scratch(facts: ModelFacts, settings: Settings, device: Device) -> float:
+    """What plain AdamW computes beside the moments: two temporaries, of one parameter at a time on a processor, and of
+    all of them in turn on a GPU."""
+    if settings.optimizer != "adamw_torch":
+        return 0
+    if device == "cuda":
+        return 4 * trainable(facts, settings)
+    largest = max((linear.inputs * linear.outputs for linear in facts.linears), default=0)
+    if settings.adapts:
+        largest = settings.rank * max((max(linear.inputs, linear.outputs) for linear in facts.linears), default=0)
+    elif settings.method == "full":
+        largest = max(largest, facts.vocabulary * facts.hidden)
+    return 2 * 4 * largest
 
 
-def _activations(facts: ModelFacts, settings: Settings, tokens: int) -> int:
-    """All layers keep theirs, c f L T; with checkpointing each keeps its input and one layer at a time is whole."""
-    adapter, fp32 = settings.method != "full", settings.precision == "fp32"
-    a, k = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-    layer = _KEPT[adapter, fp32] * 2 * (6 * facts.hidden + 2 * a + 2 * k + 4 * facts.intermediate)
-    if adapter and settings.dropout > 0:
-        adapted = (linear for linear in facts.linears if linear.attention or settings.targets == "all-linear")
-        layer += _DROPOUT_BYTES[fp32] * sum(linear.inputs * linear.count for linear in adapted) / facts.layers
+def _activations(
+    facts: ModelFacts, settings: Settings, tokens: int, length: int, device: Device
+) -> tuple[float, float]:
+    """(what is held when the backward pass begins, what of it a processor's heap does not give back afterwards).
+
+    All trained layers keep theirs; with checkpointing each keeps its input, and one layer at a time is whole.
+    """
+    each = list(kept.tensors(facts, settings, length, device))
+    layers = min(settings.trained_layers, facts.layers) if settings.method == "freeze" else facts.layers
+    between = (4 if settings.method == "full" else _number(settings)) * facts.hidden  # from layer to layer
+    heap = [size for size in each if tokens * size < _MAPPED_APART]
+    held, small = layers * sum(each), layers * sum(heap)
+    holes = _HOLES_OF_ADAPTERS * small
     if settings.gradient_checkpointing:
-        return int(tokens * (_compute_bytes(settings) * facts.hidden * facts.layers + layer))
-    return int(tokens * facts.layers * layer)
+        held, small = layers * between + sum(each), layers * between + sum(heap)
+    if not settings.adapts:
+        holes = _HOLES * small
+    unpacked = 0  # a packed matrix is unpacked for the moment in which it is needed
+    if settings.method == "qlora":
+        unpacked = _number(settings) * max((linear.inputs * linear.outputs for linear in facts.linears), default=0)
+    if device == "cuda":
+        return tokens * held + unpacked, 0
+    return tokens * (held + holes) + unpacked, tokens * (small + holes)
 
 
-def _logits(facts: ModelFacts, settings: Settings, tokens: int, device: str) -> int:
-    """One tile of logits, and the last hidden states with their gradient in fp32.
+def _passing(facts: ModelFacts, number: int) -> int:
+    """Bytes a token of one layer's tensors while nothing is kept: the stream, its norm, and the widest of what follows."""
+    a = facts.heads * facts.head_dim
+    return number * (2 * facts.hidden + max(4 * a, 3 * facts.intermediate)) + 4 * facts.hidden
 
-    On a processor the tile counts three times (logits, probabilities, gradient): fitted to one measured run.
-    """
-    copies = 1 if device == "cuda" else 3
-    tile = min(tokens, _TILE_TOKENS) * min(facts.vocabulary, _TILE_VOCABULARY) * _compute_bytes(settings)
-    return copies * tile + 6 * facts.hidden * tokens
+
+def _logits(
+    facts: ModelFacts, settings: Settings, tokens: int, device: Device, phase: Literal["train", "evaluate"]
+) -> float:
+    """One tile of logits with its copies; the last hidden states, before and after their norm and as the head takes
+    them, and their gradient in fp32."""
+    number = _number(settings)
+    tile = min(tokens, _TILE_TOKENS) * min(facts.vocabulary, _TILE_VOCABULARY)
+    copies = 4 * _TILE_COPIES[phase] if device == "cpu" else 0.0
+    return tile * (number + copies) + tokens * facts.hidden * (3 * number + 4)
+
+
+def _chat(facts: ModelFacts, settings: Settings, longest: int, device: Device) -> Memory:
+    """Keys and values of every token, 2 L k numbers, beside the model and one layer's passing tensors."""
+    number = 4 if settings.method == "full" else _number(settings)
+    weights = _weights(facts, settings) if settings.adapts else 2 * number * facts.parameters
+    return _whole(
+        device,
+        weights=weights,
+        adapter=4 * trainable(facts, settings) if settings.adapts else 0,
+        activations=longest * (2 * facts.layers * facts.kv_heads * facts.head_dim * number + _passing(facts, number)),
+        logits=(number + 4) * facts.vocabulary,
+    )
+
+
+def _mapped(facts: ModelFacts, settings: Settings) -> int:
+    """Bytes of the stored weights that are mapped while they are converted or packed."""
+    stored = _STORED.get(facts.dtype, 2)
+    wanted = 4 if settings.method == "full" else _number(settings)
+    return 0 if stored == wanted and settings.method != "qlora" else stored * facts.parameters

@@ -100,13 +100,19 @@ def send(who: Identity, number: signal.Signals) -> bool:
         os.close(handle)
 
 
+# glibc's heap loses what a processor's tensors give back: the small rests that an aligned block leaves stay in its caches
+# for tiny blocks, so that the freed block is never whole again. Without those caches a training process needs 15 to 20 %
+# less memory, at the same speed (docs/forecasts.md).
+_HEAP = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+
+
 def environment() -> dict[str, str]:
     """This process's environment, with which `python -m engine…` is found from any folder.
 
     A source tree is put on PYTHONPATH. An installed package is not: its folder would then come before the standard
     library. Relative entries are made absolute because the child has another working folder.
     """
-    result = dict(os.environ)
+    result = {"GLIBC_TUNABLES": _HEAP, **os.environ}
     entries = [os.path.abspath(entry) for entry in result.get("PYTHONPATH", "").split(os.pathsep) if entry]  # noqa: PTH100
     installed = {Path(folder).resolve() for folder in (*site.getsitepackages(), site.getusersitepackages())}
     if PACKAGE_PARENT not in installed and str(PACKAGE_PARENT) not in entries:

@@ -80,7 +80,9 @@ def base_model(folder: Path, model: Model, settings: Settings, *, quantised: boo
             ) from None
         raise
     loaded.config.use_cache = True
-    keep_unpacked(loaded)
+    if packed:
+        keep_unpacked(loaded)
+        _let_go(loaded)
     return loaded
 
 
@@ -134,6 +136,16 @@ def keep_unpacked(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def _let_go(model: Any) -> None:
+    """Copy what was not packed, so that the file of the unpacked weights is mapped no longer.
+
+    On a processor, weights that need no conversion are views of their file: a single one keeps all of it in memory.
+    """
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 def freeze(model: Any, count: int) -> Any:

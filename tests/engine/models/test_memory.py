@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
+from engine.hardware import Hardware
 from engine.models import facts
-from engine.models.memory import GIB, Memory, forecast
+from engine.models.memory import GIB, Memory, forecast, table
 from tests.engine.models import known
 from tests.engine.settings import settings
 
@@ -20,7 +24,11 @@ def allocated(memory: Memory) -> float:
 
 @pytest.mark.parametrize(("method", "published"), [("lora", 16.2), ("qlora", 7.4)])
 def test_torchtune_on_a_4090(method: str, published: float) -> None:
-    """Llama-3.1-8B, batch 2 x 2048, peak allocated memory as torchtune publishes it for its recipes (rank 8, bf16)."""
+    """Llama-3.1-8B, batch 2 x 2048, peak allocated memory as torchtune publishes it for its recipes (rank 8, bf16).
+
+    The weights alone are 15.0 GiB of the 16.2. Our adapters and moments are in fp32, theirs in bf16: 0.1 GiB; the rest
+    of the 8 % is one layer's activations, which we count with every adapter's own copy of its input.
+    """
     chosen = settings(
         method=method,
         precision="bf16",
@@ -30,34 +38,54 @@ def test_torchtune_on_a_4090(method: str, published: float) -> None:
         optimizer="adamw_torch_fused",
     )
     found = allocated(forecast(LLAMA, chosen, longest=2048, device="cuda"))
-    assert found == pytest.approx(published, rel=0.15)
+    assert published < found < 1.1 * published
 
 
-def test_a_step_of_the_starter_model_on_a_processor() -> None:
-    """Measured: 3.06 GB at most in the process that ran 4 x 128 tokens in fp32, rank 8, dropout 0.05, without a fused head.
-
-    The fused head spares a part of that, and a forecast may be above but must not be far below.
-    """
-    chosen = settings(max_length=128, dropout=0.05)
-    found = forecast(SMOL, chosen, longest=128, device="cpu").total
-    assert 0.9 * 3.06e9 < found < 1.25 * 3.06e9
-
-
-def test_a_run_of_the_starter_model_on_a_processor() -> None:
-    """Measured: 4.81 GB at most in the worker of a run with LoRA, rank 32, 4 rows of 256 tokens, fp32."""
-    chosen = settings(max_length=256, rank=32, dropout=0.05)
-    assert forecast(SMOL, chosen, longest=256, device="cpu").total == pytest.approx(4.81e9, rel=0.05)
+@pytest.mark.parametrize(
+    ("changes", "gigabytes"),
+    [
+        ({"max_length": 128, "dropout": 0.05}, 3.13),
+        ({"max_length": 256, "dropout": 0.05, "rank": 32}, 5.15),
+        ({"max_length": 512, "micro_batch": 1}, 2.49),
+        ({"max_length": 128, "micro_batch": 8, "gradient_checkpointing": True}, 2.79),
+        ({"max_length": 512, "micro_batch": 2, "attention": "eager", "targets": "attention"}, 4.33),
+        ({"max_length": 128, "precision": "bf16"}, 2.00),
+        ({"max_length": 128, "method": "qlora"}, 2.26),
+        ({"max_length": 128, "method": "qlora", "bits": 8, "dropout": 0.05}, 2.91),
+        ({"max_length": 128, "micro_batch": 1, "method": "full"}, 3.11),
+        ({"max_length": 256, "method": "freeze", "trained_layers": 4}, 2.59),
+    ],
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_runs_of_the_starter_model_on_a_processor(changes: dict[str, Any], gigabytes: float) -> None:
+    """Peaks of workers as tests/bench/memory.py measured them, glibc 2.36."""
+    chosen = settings(**changes)
+    found = forecast(SMOL, chosen, longest=512, device="cpu").total
+    assert found == pytest.approx(gigabytes * 1e9, rel=0.1)
 
 
 def test_what_weights_cost() -> None:
     def weights(**changes: object) -> float:
-        return forecast(LLAMA, settings(**changes), longest=128, device="cuda").weights / LLAMA.parameters
+        return forecast(LLAMA, settings(**changes), longest=128, device="cuda", phase="load").weights / LLAMA.parameters
 
     assert weights(precision="bf16") == 2
     assert weights(precision="fp32") == 4
-    assert weights(method="full", precision="fp32") == 4
-    assert weights(method="full", precision="bf16") == pytest.approx(4 + 2 * LLAMA.linear_parameters / LLAMA.parameters)
-    assert weights(method="qlora", precision="bf16") < 0.75
+    assert weights(method="full", precision="bf16") == 4
+    packed = LLAMA.linear_parameters / LLAMA.parameters
+    for bits, double, each in ((4, True, 0.516), (4, False, 0.5625), (8, True, 1.0)):
+        found = weights(method="qlora", precision="bf16", bits=bits, double_quantization=double)
+        assert found == pytest.approx(each * packed + 2 * (1 - packed), rel=1e-3)
+    layers = 2 * LLAMA.layer_parameters / LLAMA.layers / LLAMA.parameters
+    found = weights(method="freeze", precision="bf16", trained_layers=2)
+    assert found == pytest.approx(4 * layers + 2 * (1 - layers))
+
+
+def test_mixed_precision_copies_what_it_trains() -> None:
+    def weights(**changes: object) -> float:
+        return forecast(SMOL, settings(**changes), longest=4096, device="cuda").weights
+
+    mixed = weights(method="full", precision="bf16", max_length=4096)
+    assert mixed == 4 * SMOL.parameters + 2 * SMOL.linear_parameters
 
 
 def test_qlora_saves_little_on_a_small_model() -> None:
@@ -68,31 +96,40 @@ def test_qlora_saves_little_on_a_small_model() -> None:
 
 
 def test_bytes_a_trained_parameter_costs() -> None:
-    def each(device: str = "cuda", **changes: object) -> float:
-        chosen = settings(**changes)
-        memory = forecast(LLAMA, chosen, longest=128, device=device)  # type: ignore[arg-type]
+    """With accumulation gradients are always there; without it they come while activations go."""
+
+    def each(accumulation: int = 2, **changes: object) -> float:
+        chosen = settings(**{"accumulation": accumulation, "optimizer": "adamw_torch_fused", **changes})
+        memory = forecast(LLAMA, chosen, longest=2048, device="cuda")
         mine = memory.weights if chosen.method == "full" else memory.adapter
         return (mine + memory.optimizer) / facts.trainable(LLAMA, chosen)
 
     assert each() == 16
     assert each(method="full") == 16
-    assert each(method="qlora", precision="bf16") == 8
-    assert each(method="qlora", precision="bf16", optimizer="paged_adamw_8bit") == 6
-    assert each("cpu", method="qlora") == 16
+    assert each(method="qlora", precision="bf16") == 16
+    assert each(method="qlora", precision="bf16", optimizer="paged_adamw_8bit") == 10
+    assert each(accumulation=1, max_length=2048) == 12
 
 
 def test_more_of_anything_takes_more() -> None:
-    base = forecast(SMOL, settings(), longest=512, device="cpu").total
+    def total(**changes: object) -> int:
+        return forecast(SMOL, settings(**changes), longest=512, device="cpu").total
+
     for changes in (
         {"micro_batch": 8},
         {"max_length": 512},
         {"rank": 64},
         {"dropout": 0.1},
         {"method": "full"},
+        {"accumulation": 2},
+        {"attention": "eager"},
     ):
-        assert forecast(SMOL, settings(**changes), longest=512, device="cpu").total > base, changes
+        assert total(**changes) > total(), changes
     for changes in ({"gradient_checkpointing": True}, {"precision": "bf16"}, {"targets": "attention"}):
-        assert forecast(SMOL, settings(**changes), longest=512, device="cpu").total < base, changes
+        assert total(**changes) < total(), changes
+    one, two = (total(method="freeze", trained_layers=count) for count in (1, 2))
+    assert one < two < total(method="full")
+    assert total(method="qlora") < total(method="qlora", bits=8) < total()
 
 
 def test_rows_shorter_than_the_limit_count_as_they_are() -> None:
@@ -100,10 +137,49 @@ def test_rows_shorter_than_the_limit_count_as_they_are() -> None:
     assert short == forecast(SMOL, settings(max_length=100), longest=100, device="cpu")
 
 
-def test_chat_needs_keys_and_values_only() -> None:
-    memory = forecast(LLAMA, settings(precision="bf16"), longest=1000, device="cuda", phase="chat")
-    assert memory.activations == 4 * 32 * 1024 * 1000
-    assert memory.optimizer == memory.logits == 0
+def test_pairs_are_two_rows_and_full_tuning_keeps_a_reference() -> None:
+    def part(name: str, **changes: object) -> float:
+        sft, dpo = (
+            getattr(forecast(SMOL, settings(**changes), longest=128, device="cpu", stage=stage), name)
+            for stage in ("sft", "dpo")
+        )
+        return dpo / sft
+
+    assert part("activations") == pytest.approx(2, rel=0.01)
+    assert part("logits") == pytest.approx(2, rel=0.01)
+    assert part("weights") == 1
+    assert part("weights", method="full", micro_batch=8) == 2
+
+
+def test_evaluation_keeps_nothing() -> None:
+    for changes in ({}, {"method": "full"}, {"gradient_checkpointing": True}):
+        chosen = settings(**changes)
+        train, evaluate = (
+            forecast(SMOL, chosen, longest=256, device="cpu", phase=phase) for phase in ("train", "evaluate")
+        )
+        assert evaluate.total < train.total
+        assert evaluate.activations < train.activations / 3
+
+
+def test_chat_needs_keys_and_values() -> None:
+    def chat(longest: int, **changes: object) -> Memory:
+        return forecast(LLAMA, settings(**changes), longest=longest, device="cuda", phase="chat")
+
+    once, twice = chat(1000, precision="bf16"), chat(2000, precision="bf16")
+    assert twice.activations == 2 * once.activations > 2 * 4 * 32 * 1024 * 1000  # 4 L k bytes a token
+    assert once.optimizer == 0
+    # Base and tuned model are two where there is no adapter to switch off.
+    assert chat(1000, precision="bf16", method="freeze").weights == 2 * once.weights
+
+
+def test_loading_maps_the_stored_weights_where_they_are_converted() -> None:
+    def load(dtype: str, **changes: object) -> int:
+        model = msgspec.structs.replace(SMOL, dtype=dtype)
+        return forecast(model, settings(**changes), longest=128, device="cpu", phase="load").total
+
+    as_stored = load("float32")
+    assert load("bfloat16") == as_stored + 2 * SMOL.parameters
+    assert load("float32", method="qlora") > 4 * SMOL.parameters
 
 
 def test_parts_add_up() -> None:
@@ -117,3 +193,15 @@ def test_parts_add_up() -> None:
         "overhead",
     ]
     assert sum(count for _, count in memory.parts()) == memory.total
+
+
+def test_the_table_has_every_method_at_every_micro_batch() -> None:
+    machine = Hardware(cpu="processor", cores=2, memory_total=8 * 10**9, memory_free=6 * 10**9)
+    found = table(SMOL, settings(trained_layers=2), machine, 256)
+    assert [fit.label for fit in found[::6]] == ["full", "freeze", "LoRA", "QLoRA 8 bit", "QLoRA 4 bit"]
+    assert [fit.micro_batch for fit in found[:6]] == [1, 2, 4, 8, 16, 32]
+    assert all(fit.fits == (fit.memory.total <= machine.budget) and not fit.refused for fit in found)
+    assert {fit.fits for fit in found} == {True, False}
+    too_many = table(SMOL, settings(trained_layers=31), machine, 256)
+    assert {fit.method for fit in too_many if fit.refused} == {"freeze"}
+    assert not any(fit.fits for fit in too_many if fit.refused)
