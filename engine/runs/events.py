@@ -62,7 +62,7 @@ class Step(Event, tag="step", gc=False):
     grad_norm: float
     tokens: int  # trained tokens since the run began
     tokens_per_second: float  # all tokens of the batch without padding, over the last step
-    memory: int  # bytes in use on the device that trains
+    memory: int  # bytes in use on the device that trains, at most so far
     seconds_left: float
 
 
