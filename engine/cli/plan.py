@@ -195,23 +195,19 @@ def show_memory(draft: Draft) -> None:
 
 def show_fits(draft: Draft) -> None:
     """What else fits: every method at every micro-batch."""
-    fits = _fits(draft)
-    if not fits:
-        show.say("not known before a model is picked")
-        return
-    micro = sorted({fit.micro_batch for fit in fits})
-    cells = {(fit.label, fit.micro_batch): fit for fit in fits}
-    columns = ("rows at once", *map(str, micro))
+    lines: dict[str, list[Fit]] = {}
+    for fit in _fits(draft):
+        lines.setdefault(fit.label, []).append(fit)
+    columns = ("rows at once", *(str(fit.micro_batch) for fit in next(iter(lines.values()))))
     rows = []
-    for method in dict.fromkeys(fit.label for fit in fits):
-        row = [show.styled(method)]
-        for count in micro:
-            fit = cells.get((method, count))
-            text = "" if fit is None else f"{'✓' if fit.fits else '✗'} {size(fit.memory.total)}"
-            row.append(show.styled(text, "green" if fit and fit.fits else "dim"))
-        rows.append(row)
+    for label, fits in lines.items():
+        cells = [(f"{'✓' if f.fits else '✗'} {size(f.memory.total)}", "green" if f.fits else "dim") for f in fits]
+        rows.append((show.styled(label), *(show.styled(*cell) for cell in cells)))
     show.say(f"✓ fits into {size(draft.advice_facts.hardware.budget)}, ✗ does not", "dim")
     show.console().print(show.table(columns, rows, right=columns[1:]))
+    for label, fits in lines.items():
+        if fits[0].refused:
+            show.paragraph(fits[0].refused, "dim", lead=f"{label}: ")
 
 
 def verdict(draft: Draft) -> str:
@@ -224,20 +220,27 @@ def verdict(draft: Draft) -> str:
 
 
 def _phases(draft: Draft) -> dict[str, Memory]:
-    """The memory of training and of a chat as long as a row may be."""
+    """The memory of training, of evaluation beside it, and of a chat as long as a row may be."""
     from engine.models import memory
 
-    settings, device = draft.plan.settings, draft.advice_facts.hardware.device
     if draft.plan.memory is None:
         return {}
-    chat = memory.forecast(draft.facts, settings, longest=settings.max_length, device=device, phase="chat")
-    return {"training": draft.plan.memory, "chat": chat}
+    facts, settings, known = draft.facts, draft.plan.settings, draft.advice_facts
+    device, stage = known.hardware.device, known.stage
+    return {
+        "training": draft.plan.memory,
+        "evaluation": memory.forecast(
+            facts, settings, longest=draft.lengths.max, device=device, phase="evaluate", stage=stage
+        ),
+        "chat": memory.forecast(facts, settings, longest=settings.max_length, device=device, phase="chat", stage=stage),
+    }
 
 
 def _fits(draft: Draft) -> list[Fit]:
     from engine.models import memory
 
-    return memory.table(draft.facts, draft.plan.settings, draft.advice_facts.hardware, draft.lengths.max)
+    known = draft.advice_facts
+    return memory.table(draft.facts, draft.plan.settings, known.hardware, draft.lengths.max, stage=known.stage)
 
 
 def document(draft: Draft) -> dict[str, Any]:
