@@ -72,7 +72,7 @@ class FitsScreen(Frame):
         if draft is None:
             return
         settings, machine = draft.plan.settings, draft.advice_facts.hardware
-        table = memory.table(draft.facts, settings, machine, draft.lengths.max)
+        table = memory.table(draft.facts, settings, machine, draft.lengths.max, stage=draft.recipe.stage)
         lines = fit_lines(table, settings.method, settings.bits, settings.micro_batch)
         length = min(settings.max_length, draft.lengths.max)
         self.query_one("#sentence", Static).update(
