@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from engine import recipe as recipes
 from engine.advice.kinds import Goal
 from engine.errors import Exit, FtuiError
+from engine.models import trust
 
 if TYPE_CHECKING:
     from engine.presets import Preset
@@ -37,9 +38,11 @@ class Choice(Struct, kw_only=True):
     name      the run's name; None makes one from values["name"] or the data file
     edits     settings the person changed, kept apart from advice
     adapter   a folder with an adapter to start from
+    trust_remote_code  the person allowed the code that comes with this model
     """
 
     model: str = "starter"
+    trust_remote_code: bool = False
     data: str | None = None
     more: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
@@ -135,7 +138,7 @@ def absolute(source: str) -> str:
 def given(choice: Choice, preset: Preset | None) -> Given:
     """What the preset sets, and over it rank, alpha and targets of the adapter to start from.
 
-    Raises FtuiError(RECIPE_INVALID) for a folder without adapter_config.json.
+    Raises FtuiError for an adapter that cannot be trained on.
     """
     found = Given()
     if preset is not None:
@@ -143,6 +146,7 @@ def given(choice: Choice, preset: Preset | None) -> Given:
     if not choice.adapter:
         return found
     path = Path(choice.adapter).expanduser() / "adapter_config.json"
+    trust.check_adapter(path.parent)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         rank, alpha, modules = int(config["r"]), int(config["lora_alpha"]), config["target_modules"]

@@ -23,7 +23,7 @@ from engine.choice import Choice, Given
 from engine.data import dataset as datasets_
 from engine.data import findings, lengths, split, tokenizer
 from engine.models import facts as model_facts
-from engine.models import sources
+from engine.models import sources, trust
 from engine.models.facts import ModelFacts
 from engine.recipe import TRAINED_STAGES, Check, Checks, Recipe, Settings
 
@@ -106,6 +106,7 @@ def from_recipe(recipe: Recipe, edits: Mapping[str, Any] | None = None, progress
     data = recipe.data
     choice = Choice(
         model=recipe.model.source,
+        trust_remote_code=recipe.model.trust_remote_code,
         data=_word(data),
         more=[_word(source) for source in data.more],
         columns=dict(data.columns),
@@ -228,6 +229,7 @@ class _Maker:
     def make(self, early: Callable[[Draft], None] | None, strict: bool) -> Draft:
         dataset = datasets_.load(self._data, strict=strict, limit=FIRST_LOOK)
         folder = sources.resolve(self._choice.model, progress=self._progress, revision=self._revision)
+        trust.check(folder, self._choice.trust_remote_code)
         facts = model_facts.read(folder)
         tok = tokenizer.load(folder)
         if dataset.partial:
@@ -268,7 +270,11 @@ class _Maker:
             name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
             stage=dataset.stage,
             preset=choice.preset,
-            model=recipes.Model(source=choices.absolute(choice.model), revision=self._revision),
+            model=recipes.Model(
+                source=choices.absolute(choice.model),
+                revision=self._revision,
+                trust_remote_code=choice.trust_remote_code,
+            ),
             data=data,
             settings=plan.settings,
             adapter=str(Path(choice.adapter).expanduser().resolve()) if choice.adapter else None,

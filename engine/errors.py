@@ -19,6 +19,7 @@ class Exit(IntEnum):
     MODEL_MISSING = 20
     MODEL_NO_WEIGHTS = 21
     MODEL_UNSUPPORTED = 22
+    MODEL_CODE = 23  # it runs code of its own, and nobody allowed that
     DISK_FULL = 30
     PERMISSION = 31
     PRESET_UNKNOWN = 40

@@ -9,10 +9,10 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import psutil
 from msgspec import Struct, field
@@ -20,16 +20,24 @@ from msgspec import Struct, field
 from engine.paths import runs_dir
 
 Device = Literal["cuda", "cpu"]
+T = TypeVar("T")
 
 # bf16 arithmetic came with compute capability 8.0 (Ampere); older cards only emulate it.
 _BF16_CAPABILITY = 8
 # What the system and the person's other programs need, left alone when planning a run on the processor: bytes.
 _SYSTEM_RESERVE = 512 * 1024**2
 _NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
+# A card that nobody computes on is not quite empty: the driver keeps 0.3 to 0.8 GB of it, more on larger cards.
+_DRIVER = 1024**3
+_SMALL_SHARE = 0.05
 
 
 class Gpu(Struct, frozen=True):
-    """One graphics card. `index` is NVML's; memory in bytes; `utilisation` in percent, None where not reported."""
+    """One graphics card. `index` is NVML's; memory in bytes; `utilisation` in percent, None where not reported.
+
+    memory_ours     what workers of this user's runs hold on it; theirs is free again when a run's turn comes
+    memory_desktop  what programs hold that only draw with it
+    """
 
     index: int
     name: str
@@ -37,13 +45,40 @@ class Gpu(Struct, frozen=True):
     memory_free: int
     utilisation: int | None
     bf16: bool
+    memory_ours: int = 0
+    memory_desktop: int = 0
+
+    @property
+    def memory_of_others(self) -> int:
+        """Bytes in use by other people and other programs, the driver's own part included."""
+        return max(0, self.memory_total - self.memory_free - self.memory_ours - self.memory_desktop)
+
+    @property
+    def occupied(self) -> bool:
+        """Whether others compute on it: what they hold is more than a driver takes for itself."""
+        return self.memory_of_others > max(_DRIVER, _SMALL_SHARE * self.memory_total)
+
+
+class GpuUser(Struct, frozen=True):
+    """A process that computes on a card. `memory` in bytes, 0 where not told; foreign text in `user` and `program`,
+    both empty for a process that cannot be seen from here (of another container).
+
+    ours  a worker of this user's runs
+    """
+
+    pid: int
+    user: str
+    program: str
+    memory: int
+    ours: bool
 
 
 class Hardware(Struct, frozen=True):
     """What there is to train on. Memory and disk in bytes, after the limits of the container we may be in.
 
-    cpu_bf16    the processor multiplies bf16 itself (AVX512-bf16 or AMX)
-    torch_cuda  the installed torch can use a GPU at all (a CPU build cannot, whatever cards there are)
+    cpu_bf16     the processor multiplies bf16 itself (AVX512-bf16 or AMX)
+    torch_cuda   the installed torch can use a GPU at all (a CPU build cannot, whatever cards there are)
+    memory_ours  what workers of this user's runs hold: free again when a run's turn comes
     """
 
     gpus: list[Gpu] = field(default_factory=list)
@@ -54,11 +89,12 @@ class Hardware(Struct, frozen=True):
     memory_free: int = 0
     disk_free: int = 0
     torch_cuda: bool = True
+    memory_ours: int = 0
 
     @property
     def gpu(self) -> Gpu | None:
-        """The card a run would take: the one with most free memory; None where the processor has to do it."""
-        return max(self.gpus, key=lambda gpu: gpu.memory_free) if self.gpus and self.torch_cuda else None
+        """The card a run would take: the one with most memory for it; None where the processor has to do it."""
+        return max(self.gpus, key=_available) if self.gpus and self.torch_cuda else None
 
     @property
     def device(self) -> Device:
@@ -70,8 +106,13 @@ class Hardware(Struct, frozen=True):
 
     @property
     def budget(self) -> int:
-        """Bytes a run may use on the device: what is free now, and on the processor a little less."""
-        return self.gpu.memory_free if self.gpu else max(0, self.memory_free - _SYSTEM_RESERVE)
+        """Bytes a run may use on the device when its turn comes: what is free, and what runs before it hold now.
+
+        On the processor a little less, for the system.
+        """
+        if self.gpu:
+            return _available(self.gpu)
+        return max(0, min(self.memory_free + self.memory_ours, self.memory_total or self.memory_free) - _SYSTEM_RESERVE)
 
     @property
     def bf16(self) -> bool:
@@ -83,8 +124,9 @@ def read() -> Hardware:
     """Read the machine. What cannot be found out is left at its cautious default."""
     name, flags = _processor()
     total, free = _memory()
+    workers = _workers()
     return Hardware(
-        gpus=_gpus(),
+        gpus=_cards(lambda nvml, index, handle: _gpu(nvml, index, handle, workers)),
         cpu=name,
         cores=_cores(),
         cpu_bf16=bool(flags & {"avx512_bf16", "amx_bf16"}),
@@ -92,7 +134,14 @@ def read() -> Hardware:
         memory_free=free,
         disk_free=_disk_free(),
         torch_cuda=_torch_has_cuda(),
+        memory_ours=sum(map(_resident, workers)),
     )
+
+
+def users() -> dict[int, list[GpuUser]]:
+    """Who computes on each card, by NVML index, who holds most first."""
+    workers = _workers()
+    return dict(_cards(lambda nvml, index, handle: (index, _users(nvml, handle, workers))))
 
 
 def visible(uuids: list[str], wanted: str | None) -> list[int]:
@@ -116,7 +165,8 @@ def visible(uuids: list[str], wanted: str | None) -> list[int]:
     return chosen
 
 
-def _gpus() -> list[Gpu]:
+def _cards(look: Callable[[Any, int, Any], T]) -> list[T]:
+    """What `look(nvml, index, handle)` finds at each card that this process may use."""
     try:
         import pynvml
 
@@ -129,7 +179,7 @@ def _gpus() -> list[Gpu]:
         found = []
         for index in visible(uuids, os.environ.get("CUDA_VISIBLE_DEVICES")):
             with suppress(Exception):  # one lost card must not hide the others
-                found.append(_gpu(pynvml, index, handles[index]))
+                found.append(look(pynvml, index, handles[index]))
         return found
     except Exception:
         return []
@@ -138,7 +188,7 @@ def _gpus() -> list[Gpu]:
             pynvml.nvmlShutdown()
 
 
-def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
+def _gpu(nvml: Any, index: int, handle: Any, workers: set[int]) -> Gpu:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     utilisation: int | None = None
     with suppress(Exception):  # not reported by every card, and not inside a MIG slice
@@ -147,7 +197,54 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
     with suppress(Exception):
         major = int(nvml.nvmlDeviceGetCudaComputeCapability(handle)[0])
     name = _words(nvml.nvmlDeviceGetName(handle))
-    return Gpu(index, name, int(memory.total), int(memory.free), utilisation, major >= _BF16_CAPABILITY)
+    computing = _held(nvml, handle, "nvmlDeviceGetComputeRunningProcesses")
+    drawing = _held(nvml, handle, "nvmlDeviceGetGraphicsRunningProcesses")
+    ours = sum(held for pid, held in computing.items() if pid in workers)
+    desktop = sum(held for pid, held in drawing.items() if pid not in computing)
+    total, free = int(memory.total), int(memory.free)
+    return Gpu(index, name, total, free, utilisation, major >= _BF16_CAPABILITY, ours, desktop)
+
+
+def _held(nvml: Any, handle: Any, question: str) -> dict[int, int]:
+    """Bytes that each process holds on a card; 0 where the driver does not tell (in a container, or under Windows)."""
+    with suppress(Exception):
+        return {int(found.pid): int(found.usedGpuMemory or 0) for found in getattr(nvml, question)(handle)}
+    return {}
+
+
+def _users(nvml: Any, handle: Any, workers: set[int]) -> list[GpuUser]:
+    found = []
+    for pid, held in _held(nvml, handle, "nvmlDeviceGetComputeRunningProcesses").items():
+        user = program = ""
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            program, user = process.name(), process.username()
+        found.append(GpuUser(pid, user, program, held, pid in workers))
+    return sorted(found, key=lambda user: -user.memory)
+
+
+def _workers() -> set[int]:
+    """Processes of this user's runs: each was started as `python -P -m engine.worker`."""
+    found = set()
+    with suppress(OSError), os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdecimal():
+                with suppress(OSError):
+                    if entry.stat().st_uid == os.geteuid() and "engine.worker" in _read(f"{entry.path}/cmdline").split(
+                        "\0"
+                    ):
+                        found.add(int(entry.name))
+    return found - {os.getpid()}
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that are a process's own."""
+    fields = _read(f"/proc/{pid}/statm").split()
+    return max(0, int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 2 else 0
+
+
+def _available(gpu: Gpu) -> int:
+    return min(gpu.memory_total, gpu.memory_free + gpu.memory_ours)
 
 
 def _words(value: str | bytes) -> str:

@@ -64,7 +64,7 @@ _SAME: dict[str, tuple[tuple[Any, ...], str]] = {
     "eval_dataset": ((), "rows are held out from the training data (eval_fraction)"),
     "quantization_method": (("bnb", "bitsandbytes"), "a base is packed by bitsandbytes only"),
     "quantization_type": (("nf4",), "4 bit is nf4 here"),
-    "trust_remote_code": ((False,), "code that comes with a model is not run"),
+    "trust_remote_code": ((False,), "code that comes with a model runs only with --trust-remote-code"),
     "pref_loss": (("sigmoid",), "DPO has the sigmoid loss only"),
     "pref_ftx": ((0,), "DPO has no part of the SFT loss"),
     "freeze_trainable_modules": (("all",), "whole layers are trained"),

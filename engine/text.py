@@ -1,36 +1,56 @@
-"""Foreign text made safe to show.
+"""Foreign text made safe to show: the one door.
 
-Every string that comes from data, models, logs or generation passes `safe` before it reaches a widget or a
-terminal. Control, escape, bidirectional and zero-width characters become visible marks; nothing is dropped, so
-that what a person sees is what is there. The mapping is character by character and keeps no state.
+Every string that comes from data, models, the hub, logs, errors or generation passes `safe` before it reaches a widget
+or a terminal, and every JSON document that is printed passes `escaped`. Characters that a terminal could act on, that
+change the order of others or that cannot be seen become visible marks; nothing is dropped, so that what a person sees is
+what is there. Nothing is kept from one call to the next, so that an answer can be made safe piece by piece.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
-# Bidirectional controls can reorder what is on screen ("Trojan Source"); zero-width ones hide text.
-_INVISIBLE = [
-    *range(0x200B, 0x2010),
-    *range(0x2028, 0x202F),
-    *range(0x2060, 0x2070),
-    0x00AD,
-    0x061C,
-    0x180E,
-    0xFEFF,
-    *range(0xFFF9, 0xFFFC),
-    *range(0xE0000, 0xE0080),
-]
-_MARKS: dict[int, str] = {code: chr(0x2400 + code) for code in range(0x20)}
-_MARKS[0x7F] = "␡"
-_MARKS.update({code: f"<{code:02x}>" for code in range(0x80, 0xA0)})
-_MARKS.update({code: f"<{code:04x}>" for code in _INVISIBLE})
-_MARKS.update({code: f"<{code:04x}>" for code in range(0xD800, 0xE000)})
+# What is not shown as it is. C0, DEL and C1 control a terminal; a lone surrogate cannot be written to one; separators of
+# lines and paragraphs break the line; the rest is Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties.txt): it
+# cannot be seen, hides text, or reorders what is on the screen ("Trojan Source"). U+FE0E and U+FE0F choose between two
+# pictures of an emoji and stay.
+_UNSAFE = (
+    range(0x20),
+    range(0x7F, 0xA0),
+    range(0xAD, 0xAE),
+    range(0x34F, 0x350),
+    range(0x61C, 0x61D),
+    range(0x115F, 0x1161),
+    range(0x17B4, 0x17B6),
+    range(0x180B, 0x1810),
+    range(0x200B, 0x2010),
+    range(0x2028, 0x202F),
+    range(0x2060, 0x2070),
+    range(0x3164, 0x3165),
+    range(0xD800, 0xE000),
+    range(0xFE00, 0xFE0E),
+    range(0xFEFF, 0xFF00),
+    range(0xFFA0, 0xFFA1),
+    range(0xFFF0, 0xFFFC),
+    range(0x13430, 0x13440),
+    range(0x1BCA0, 0x1BCA4),
+    range(0x1D173, 0x1D17B),
+    range(0xE0000, 0xE1000),
+)
+_MARKS = {code: f"<{code:04x}>" for codes in _UNSAFE for code in codes}
+_MARKS |= {code: f"<{code:02x}>" for code in range(0x80, 0xA0)}
+_MARKS |= {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "␡"}
 _ONE_LINE = {**_MARKS, 0x09: " ", 0x0A: "⏎", 0x0D: "␍"}
 _MANY_LINES = {**_MARKS, 0x09: "    "}
 del _MANY_LINES[0x0A]
+_UNSAFE_CHARACTER = re.compile("[" + "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in _UNSAFE) + "]")
+# Marks on top of each other take no width, so that no limit of columns holds them back. More than 30 stand on one letter
+# in no language (Unicode Standard Annex 15, Stream-Safe Text Format). Latin and CJK text has none to count.
+_MOST_STACKED = 30
+_MAY_STACK = re.compile(rf"[^\x00-\u02ff\u3100-\ua66e\uac00-\ud7a3]{{{_MOST_STACKED + 1},}}")
 
 
 def safe(text: object, *, newlines: bool = False) -> str:
@@ -38,7 +58,33 @@ def safe(text: object, *, newlines: bool = False) -> str:
 
     newlines  keep line feeds as they are; otherwise each becomes ⏎
     """
-    return str(text).translate(_MANY_LINES if newlines else _ONE_LINE)
+    shown = str(text).translate(_MANY_LINES if newlines else _ONE_LINE)
+    return shown if shown.isascii() else _MAY_STACK.sub(_unstacked, shown)
+
+
+def _unstacked(match: re.Match[str]) -> str:
+    """A run of letters and marks with the marks beyond `_MOST_STACKED` written out beside each other."""
+    found, stacked = [], 0
+    for letter in match[0]:
+        stacked = stacked + 1 if unicodedata.category(letter) in ("Mn", "Me") else 0
+        found.append(letter if stacked <= _MOST_STACKED else f"<{ord(letter):04x}>")
+    return "".join(found)
+
+
+def one_for_one(text: str) -> str:
+    """`text` safe to show with as many characters as before, for a field in which a person edits it."""
+    return _UNSAFE_CHARACTER.sub(lambda match: mark if len(mark := _ONE_LINE[ord(match[0])]) == 1 else "�", text)
+
+
+def escaped(document: str) -> str:
+    r"""A JSON document of one line with every such character as \uXXXX: the same to a program, and safe to print."""
+    return _UNSAFE_CHARACTER.sub(lambda match: _json(ord(match[0])), document)
+
+
+def _json(code: int) -> str:
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code - 0x10000 & 0x3FF):04x}"
 
 
 def shorten(text: str, width: int) -> str:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each of the processes: more of them than cores wait for each other by spinning.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 DATA_HOME = os.environ.get("XDG_DATA_HOME")  # before any test changes it
 
 TEMPLATE = (

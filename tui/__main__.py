@@ -13,33 +13,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stdin.isatty() and sys.stdout.isatty():
         if not arguments:
-            return _app("runs", None)
+            return _app("runs", None, arguments)
         screen = _SCREENS.get(arguments[0])
         names = [word for word in arguments[1:] if not word.startswith("-")]
         if screen and len(arguments) <= 2 and len(names) == len(arguments) - 1 and (names or screen == "train"):
-            return _app(screen, names[0] if names else None)
+            return _app(screen, names[0] if names else None, arguments)
     from engine.cli import main as verbs
 
     return verbs(arguments or ["--help"])
 
 
-def _app(screen: str, name: str | None) -> int:
-    from engine.errors import FtuiError
+def _app(screen: str, name: str | None, arguments: Sequence[str]) -> int:
+    from engine.cli.app import guarded
 
-    run = None
-    if name is not None:
-        from engine.runs import directory
-        from engine.text import safe
+    def opened() -> int:
+        run = None
+        if name is not None:
+            from engine.runs import directory
 
-        try:
             run = directory.find(name)
-        except FtuiError as error:
-            for line in error.lines():
-                print(safe(line), file=sys.stderr)
-            return int(error.code)
-    from tui.app import run as open_app
+        from tui.app import run as open_app
 
-    open_app(screen, run)
+        open_app(screen, run)
+
+    return guarded(opened, arguments)
 
 
 if __name__ == "__main__":

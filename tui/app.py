@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.screen import Screen
 
 from engine import paths
+from engine.errors import FtuiError
 from engine.text import safe
 from tui.frame import MODE_KEYS, Frame
 from tui.theme import DARK, LIGHT
@@ -92,6 +94,7 @@ class FtuiApp(App[None]):
         self.wizard = Wizard(self)
         self._new_run = ""  # the mode of the step that the new run has come to
         self.farewell: list[str] = []  # printed on the terminal after the app has left it
+        self.fault: FtuiError | None = None  # why it left by itself
 
     @property
     def mode_name(self) -> str:
@@ -138,6 +141,20 @@ class FtuiApp(App[None]):
         from tui.machine import words
 
         self.call_from_thread(setattr, self, "machine", words(hardware.read()))
+
+    async def on_event(self, event: events.Event) -> None:
+        """What is pasted may hold anything, and Textual's fields write it to the terminal as it is."""
+        if isinstance(event, events.Paste):
+            event.text = safe(event.text.replace("\r\n", "\n").replace("\r", "\n"), newlines=True)
+        await super().on_event(event)
+
+    def _fatal_error(self) -> None:
+        """A fault of ours ends the app. Textual would print the values of variables, foreign text among them."""
+        from engine.cli.app import unexpected
+
+        if self._exception is not None:
+            self.fault = unexpected(self._exception, sys.argv[1:])
+        self._close_messages_no_wait()
 
     # modes ------------------------------------------------------------------------------------------------------
 
@@ -284,6 +301,10 @@ def run(opening: str = "runs", run_shown: RunDir | None = None) -> NoReturn:
     app = FtuiApp(opening, run_shown)
     # Not app.run(): at its end it would wait for every thread, and a model may be minutes from being fetched.
     asyncio.new_event_loop().run_until_complete(app.run_async())
+    if app.fault is not None:
+        from engine.cli.app import complain
+
+        complain(app.fault)
     for line in app.farewell:
         print(safe(line))
     sys.stdout.flush()

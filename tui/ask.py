@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 from engine.errors import FtuiError
 from engine.text import safe
 from tui.frame import BAD, FAINT
+from tui.widgets.field import Field
 
 
 class Ask(Horizontal):
@@ -43,7 +44,7 @@ class Ask(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static("", classes="label", markup=False)
-        yield Input(disabled=True)  # disabled while hidden, else it could get the focus
+        yield Field(disabled=True)  # disabled while hidden, else it could get the focus
         yield Static("", classes="mistake", markup=False)
 
     def ask(self, label: str, value: str, done: Callable[[str], None], hint: str = "", short: bool = False) -> None:

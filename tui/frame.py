@@ -60,6 +60,11 @@ MODE_KEYS: tuple[tuple[str, str, str], ...] = (  # key, mode, word
 FOOTER_KEYS = 6
 
 
+def told(error: FtuiError) -> str:
+    """The lines of an error, safe to show; what follows the cause is indented below it."""
+    return "\n  ".join(map(safe, error.lines()))
+
+
 class Header(Static):
     """Title left, machine right."""
 
@@ -184,16 +189,19 @@ class Frame(Screen[None]):
         yield Keys(id="keys")
 
     def notice(self, text: str, level: Level = "note", seconds: float | None = None) -> None:
-        """Say one thing in the notice line (any text: it is made safe here); "" clears it.
+        """Say one thing in the notice line (any text: it is made safe here, each line feed a ⏎); "" clears it.
 
         seconds  how long it stays; problems stay until something replaces them, other things for 8 seconds
         """
+        self._tell(safe(text), level, seconds)
+
+    def _tell(self, text: str, level: Level, seconds: float | None = None) -> None:
         if self._notice_timer is not None:
             self._notice_timer.stop()
             self._notice_timer = None
         line = self.query_one("#notice", Notice)
         glyph, style = MARKS[level]
-        line.update(Content.assemble((glyph, style), " ", (safe(text, newlines=True), style)) if text else "")
+        line.update(Content.assemble((glyph, style), " ", (text, style)) if text else "")
         line.display = bool(text)
         stays = seconds if seconds is not None else (0 if level in ("warning", "bad") else 8)
         if text and stays:
@@ -202,7 +210,7 @@ class Frame(Screen[None]):
     def error(self, error: BaseException) -> None:
         """Say what went wrong: an FtuiError in its own lines, anything else by its kind and message."""
         if isinstance(error, FtuiError):
-            self.notice("\n  ".join(error.lines()), "bad")
+            self._tell(told(error), "bad")
         else:
             self.notice(f"{type(error).__name__}: {error}", "bad")
 

@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
@@ -53,14 +53,19 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; `argv` without the program's name. Returns the exit code, never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(arguments), arguments)
+
+
+def guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
+    """Do `work`; the exit code. Whatever it raises becomes at most three lines on stderr, made safe."""
     as_json = "--json" in arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        return int(_dispatch(arguments))
+        return int(work())
     except FtuiError as error:
-        _complain(error, as_json)
+        complain(error, as_json)
         return int(error.code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -72,10 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # --help and --version
         return error.code if isinstance(error.code, int) else 0
     except Exception as error:
-        known = _from_system(error)
-        if known is None:
-            return _crash(error, arguments, as_json)
-        _complain(known, as_json)
+        known = _from_system(error) or unexpected(error, arguments)
+        complain(known, as_json)
         return int(known.code)
 
 
@@ -130,11 +133,12 @@ def _verb_parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
     return parser
 
 
-def _complain(error: FtuiError, as_json: bool) -> None:
-    from engine.text import safe
+def complain(error: FtuiError, as_json: bool = False) -> None:
+    """The lines of an error on stderr."""
+    from engine.text import escaped, safe
 
     if as_json:
-        print(redacted(json.dumps(error.as_dict(), ensure_ascii=False)), file=sys.stderr)
+        print(escaped(redacted(json.dumps(error.as_dict(), ensure_ascii=False))), file=sys.stderr)
         return
     first, *rest = [safe(redacted(line)) for line in error.lines()]
     print(f"ftui: {first}", *(f"      {line}" for line in rest), sep="\n", file=sys.stderr)
@@ -152,19 +156,19 @@ def _from_system(error: Exception) -> FtuiError | None:
     return None
 
 
-def _crash(error: Exception, arguments: list[str], as_json: bool) -> int:
-    """An error nobody foresaw: one line for the person, the traceback in a private file."""
+def unexpected(error: BaseException, arguments: Sequence[str]) -> FtuiError:
+    """An error that nobody foresaw, in one line for the person; its traceback is written into a private file."""
     from engine import paths
+    from engine.text import safe
 
     path = "(no file could be written)"
     when = time.strftime("%Y-%m-%d %H:%M:%S %z")
     report = f"{when}  ftui {__version__}  {shlex.join(arguments)}\n{''.join(traceback.format_exception(error))}"
     try:
         log = paths.state_dir() / "crash.log"
-        paths.write_private(log, redacted(report))
+        paths.write_private(log, safe(redacted(report), newlines=True))
         path = str(log)
     except OSError:
         pass
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    _complain(FtuiError(Exit.UNEXPECTED, f"unexpected: {reason}, details in {path}"), as_json)
-    return int(Exit.UNEXPECTED)
+    return FtuiError(Exit.UNEXPECTED, f"unexpected: {reason}, details in {path}")

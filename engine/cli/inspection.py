@@ -206,7 +206,8 @@ def _piece(line: Text, piece: str, trained: bool) -> None:
     """One piece, its line feeds visible; the mark of a token's end stays on the line that the token ends."""
     text = piece.replace("\n", "⏎\n").replace("⏎\n│", "⏎│\n")
     shown = text.removesuffix("\n")
-    line.append_text(show.styled(f"⟦{shown}⟧", "underline") if trained else show.styled(shown, "dim"))
+    marked, style = (f"⟦{shown}⟧", "underline") if trained else (shown, "dim")
+    line.append_text(show.styled(marked, style, newlines=True))
     line.append("\n" * (shown != text))
 
 

@@ -91,6 +91,11 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-m", "--model", help='"starter", a hub id, a folder or a .gguf file (default: starter)')
     parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="let the code run that comes with this model; read it first (default: no, whatever a recipe says)",
+    )
+    parser.add_argument(
         "-d",
         "--data",
         action="append",
@@ -174,6 +179,7 @@ def choice(args: argparse.Namespace, base: Choice | None = None) -> Choice:
     given: dict[str, Any] = {
         **rows(args, args.data),
         "model": args.model,
+        "trust_remote_code": args.trust_remote_code,
         "preset": args.preset,
         "name": args.name,
         "goal": _goal(args.goal),
@@ -235,6 +241,8 @@ def draft(args: argparse.Namespace, progress: Report | None) -> Draft:
         )
     if args.name:
         again.name = recipe.slug(args.name)
+    # A recipe may come from anybody: its word is kept for resuming, but does not allow anything.
+    again.model.trust_remote_code = args.trust_remote_code
     again.data.values.update(pairs(args.set, "--set"))
     again.data.on_bad_row = args.bad_rows or again.data.on_bad_row
     made = drafts.from_recipe(again, edits(args), progress)

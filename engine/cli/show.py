@@ -1,7 +1,8 @@
-"""How verbs print: one console, tables without frames, foreign text always made safe, JSON as it is."""
+"""How verbs print: one console, tables without frames, foreign text and JSON always made safe."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine.text import safe
+from engine.text import escaped, safe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 def emit(value: Any) -> None:
     """One JSON document (or one event of a stream) on a line of its own, flushed."""
-    print(msgspec.json.encode(value, enc_hook=_plain).decode(), flush=True)
+    try:
+        document = msgspec.json.encode(value, enc_hook=_plain).decode()
+    except UnicodeEncodeError:  # a lone surrogate: a file's name need not be UTF-8
+        document = json.dumps(msgspec.to_builtins(value, enc_hook=_plain), ensure_ascii=False)
+    print(escaped(document), flush=True)
 
 
 def _plain(value: Any) -> Any:
@@ -59,11 +64,11 @@ def paragraph(text: str, style: str = "", lead: str = "") -> None:
         out.print(styled(" " * indent if index else lead, style).append_text(line), soft_wrap=True)
 
 
-def styled(text: str, style: str = "") -> Text:
-    """Foreign text as rich Text: made safe, no markup."""
+def styled(text: str, style: str = "", newlines: bool = False) -> Text:
+    """Foreign text as rich Text: made safe, no markup, one line unless its line feeds are to be kept."""
     from rich.text import Text
 
-    return Text(safe(text, newlines=True), style=style)
+    return Text(safe(text, newlines=newlines), style=style)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = (), wrap: str = "") -> Table:
@@ -74,7 +79,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for column in columns:
         made.add_column(
-            column,
+            safe(column),
             justify="right" if column in right else "left",
             no_wrap=column != wrap,
             overflow="fold" if column == wrap else "ellipsis",

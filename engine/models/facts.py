@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from engine.errors import Exit, FtuiError
 from engine.models import weights
+from engine.models.files import JSON_LIMIT, json_object
 from engine.models.weights import Tensor
 from engine.recipe import Settings
 
@@ -28,7 +29,6 @@ _LLAMA_LIKE: dict[str, tuple[bool, bool, bool]] = {
     "smollm3": (False, False, True),
 }
 _DEFAULT_CONTEXT = 1024  # where a config names none: the Phi-2 QLoRA tutorial's choice
-_JSON_LIMIT = 64 * 1024**2  # bytes; the largest tokenizer.json in use is about a third of this
 _ATTENTION_WORDS = ("attn", "attention")
 
 
@@ -97,7 +97,7 @@ def read(folder: Path) -> ModelFacts:
             str(folder),
             "pick another, or take the starter: starter",
         )
-    config = _json(folder / "config.json")
+    config = json_object(folder / "config.json")
     if config is None:
         raise _no_config(folder)
     shape = _Shape.of(config, str(folder))
@@ -347,7 +347,7 @@ def _rope(config: Mapping[str, Any]) -> str | None:
 
 
 def _no_config(folder: Path) -> FtuiError:
-    adapter = _json(folder / "adapter_config.json")
+    adapter = json_object(folder / "adapter_config.json")
     if adapter is not None:
         base = str(adapter.get("base_model_name_or_path") or "its base model")
         return FtuiError(
@@ -372,24 +372,6 @@ def _no_config(folder: Path) -> FtuiError:
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None where there is no such file. FtuiError(MODEL_MISSING) where it is broken."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_JSON_LIMIT + 1)
-        if len(raw) > _JSON_LIMIT:
-            raise FtuiError(Exit.MODEL_MISSING, f"{path.name} is larger than any real one", str(path), "get it again")
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-    except OSError as error:
-        raise FtuiError(Exit.PERMISSION, f"{path.name} cannot be read: {error.strerror}", str(path)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FtuiError(
-            Exit.MODEL_MISSING, f"{path.name} is damaged: {error}", str(path), "get the model's files again"
-        ) from None
-
-
 class _AddedToken(Struct):
     id: int
     content: str
@@ -403,8 +385,8 @@ class _TokenizerFile(Struct):
 
 def _tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None, bool]:
     """(end token, pad token, has a chat template), each from wherever this model keeps it."""
-    settings = _json(folder / "tokenizer_config.json") or {}
-    special = _json(folder / "special_tokens_map.json") or {}
+    settings = json_object(folder / "tokenizer_config.json") or {}
+    special = json_object(folder / "special_tokens_map.json") or {}
     template = bool(settings.get("chat_template")) or any(
         (folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")
     )
@@ -428,7 +410,7 @@ def _tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, str
 def _added_tokens(path: Path) -> dict[int, str]:
     try:
         with path.open("rb") as file:
-            parsed = msgspec.json.decode(file.read(_JSON_LIMIT), type=_TokenizerFile)
+            parsed = msgspec.json.decode(file.read(JSON_LIMIT), type=_TokenizerFile)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}  # the tokenizer itself will say what is wrong with its file, when it is loaded
     return {token.id: token.content for token in parsed.added_tokens}

@@ -13,7 +13,7 @@ from engine.errors import Exit, FtuiError
 Progress = Callable[[str, int, int], None]
 
 PATIENCE = 3.0  # seconds a hub has to answer in before something else is tried
-WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.tiktoken"]  # never pickled weights
+WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.tiktoken", "*.py"]  # never pickled weights; code to read
 
 
 def answers(patience: float = PATIENCE) -> bool:

@@ -129,8 +129,12 @@ def changes(folder: Path, facts: dict[str, Any]) -> list[str]:
 
 def committed(run: RunDir) -> list[tuple[int, Path]]:
     """(step, folder) of every committed checkpoint, newest first; not verified."""
+    return _committed(run.checkpoints)
+
+
+def _committed(checkpoints: Path) -> list[tuple[int, Path]]:
     try:
-        entries = [entry for entry in os.scandir(run.checkpoints) if entry.is_dir(follow_symlinks=False)]
+        entries = [entry for entry in os.scandir(checkpoints) if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
     found = [(int(match[1]), Path(entry.path)) for entry in entries if (match := _NAME.fullmatch(entry.name))]
@@ -142,7 +146,12 @@ def newest_verified(run: RunDir) -> tuple[int, Path] | None:
 
     Reads every byte of the ones it looks at (about 1 s a GB).
     """
-    return next(((step, path) for step, path in committed(run) if verify(path)), None)
+    return newest_in(run.checkpoints)
+
+
+def newest_in(checkpoints: Path) -> tuple[int, Path] | None:
+    """As `newest_verified`, of the folder in which they are."""
+    return next(((step, path) for step, path in _committed(checkpoints) if verify(path)), None)
 
 
 def retire(run: RunDir, keep: int = 2, best: int | None = None) -> list[int]:

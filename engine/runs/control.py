@@ -280,6 +280,7 @@ def _launch(run: RunDir, job: Job, gpu: int | None, warm: Warm | None, lock: int
         before = {name: getattr(now, name) for name in ("state", "detail", "cause", "where", "next_step")}
     record = {
         "attempt": attempt,
+        "try": 1,
         "job": msgspec.to_builtins(job),
         "gpu": gpu,
         "time": time.time(),

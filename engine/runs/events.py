@@ -6,7 +6,7 @@ unless a name says otherwise. Fields are only ever added.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -139,13 +139,30 @@ class Note(Event, tag="note"):
     text: str
 
 
+class Retry(Event, tag="retry"):
+    """A try failed, and `attempt` begins by itself. `change` says what it does otherwise; `settings` are the new values.
+
+    kind  "memory", "nan" or "gpu"
+    """
+
+    attempt: int
+    kind: str
+    cause: str
+    change: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
 class Failure(Event, tag="failure"):
-    """Why the run failed; at most three lines for the person."""
+    """Why the run failed; at most three lines for the person.
+
+    offer  settings with which it may go on, if the person agrees: what `next_step` names first
+    """
 
     cause: str
     where: str = ""
     next_step: str = ""
     code: int = 52
+    offer: dict[str, Any] = field(default_factory=dict)
 
 
 AnyEvent = (
@@ -161,5 +178,6 @@ AnyEvent = (
     | Evaluation
     | Exported
     | Note
+    | Retry
     | Failure
 )

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from engine.runs.events import AnyEvent, Checkpoint, Event, Failure, Point, Result, State, Step
+from engine.runs.events import AnyEvent, Checkpoint, Event, Failure, Point, Result, Retry, State, Step
 from engine.secrets import HIDDEN, secrets
 
 CHUNK = 1 << 18  # bytes a reader takes at once: memory stays flat, and what is decoded stays in the processor's cache
 PENDING = 1 << 20  # bytes a writer keeps while the disk is full
 # What a resumed run or a person relies on must be on the disk; a lost metric is only a gap in a curve.
-_DURABLE = (State, Checkpoint, Result, Failure)
+_DURABLE = (State, Checkpoint, Result, Retry, Failure)
 
 E = typing.TypeVar("E", bound=Event)
 _KINDS: dict[str, type[Event]] = {
@@ -93,7 +93,7 @@ class Writer:
     def write(self, event: E) -> E:
         """Append one event, with the next sequence number and the time of now unless it has one. Returns it.
 
-        State, Checkpoint, Result and Failure are on the disk when this returns. While the disk is full events are
+        State, Checkpoint, Result, Retry and Failure are on the disk when this returns. While the disk is full events are
         kept (up to 1 MB, then the oldest go) and written when there is room again: a full disk does not end a run.
         """
         self._catch_up()

@@ -4,7 +4,8 @@
     python -m engine.runs.supervisor --warm DIR         start a worker first, be told the run later
 
 Standard library only and small, because it must outlive everything: the terminal, the face, the worker. It lives in a
-session of its own, ignores SIGHUP, passes SIGTERM on, and holds the lock of the run as long as it lives.
+session of its own, ignores SIGHUP, passes SIGTERM on, and holds the lock of the run as long as it lives. A worker that
+ends with exit code 75 (EX_TEMPFAIL) has failed and changed the recipe so that another try may succeed: it gets one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.paths import write_private
-from engine.runs import processes
+from engine.runs import checkpoints, processes
 
+TRIES = 4  # workers at most for one training that a person started, each after the failure of the one before
 POLL = 0.05  # seconds between two looks into the warm folder
 LOCK_PATIENCE = 3.0  # seconds to wait for the face to let go of the lock
 EXIT_SIZE = 256  # bytes of exit.json, padded with blanks
@@ -73,32 +75,44 @@ class Supervisor:
             self.worker.terminate()
         return self.worker
 
-    def wait(self, worker: subprocess.Popen[bytes]) -> int:
-        """Wait until the worker ends; its return code, negative for a signal. What it started ends with it."""
+    def wait(self, worker: subprocess.Popen[bytes]) -> tuple[int, int]:
+        """Wait until the worker ends. Its return code, negative for a signal, and the most memory it held (bytes of RAM,
+        0 where that is not known). What it started ends with it."""
         if worker.returncode is not None:
-            return worker.returncode
+            return worker.returncode, 0
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
         # Not reaped yet, so its pid still names this group and no other.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)
-        return worker.wait()
+        _, status, usage = os.wait4(worker.pid, 0)
+        worker.returncode = os.waitstatus_to_exitcode(status)
+        return worker.returncode, 1024 * usage.ru_maxrss
 
     def serve_run(self, run: Path, worker: subprocess.Popen[bytes] | None, started: Callable[[], None]) -> None:
-        """Give the job to `worker` or to a new one, and stay until it ends. The lock is held by the caller."""
+        """Give the job to `worker` or to a new one, and stay until it ends for good. The lock is held by the caller."""
         record: dict[str, Any] = json.loads((run / "supervisor.json").read_text())
         record["supervisor"] = processes.plain(processes.identity())
-        line = json.dumps(record["job"]).encode() + b"\n"
 
         def note(current: subprocess.Popen[bytes]) -> None:
             record["worker"] = processes.plain(processes.identity(current.pid))
             write_private(run / "supervisor.json", json.dumps(record, indent=1))
 
-        if worker is None or not _hand(worker, line, note):
-            worker = self.spawn(run, run / "worker.log", record.get("gpu"))
-            _hand(worker, line, note)
+        def begin(ready: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
+            self.oom_before = _oom_kills()
+            line = json.dumps(record["job"]).encode() + b"\n"
+            if ready is None or not _hand(ready, line, note):
+                ready = self.spawn(run, run / "worker.log", record.get("gpu"))
+                _hand(ready, line, note)
+            return ready
+
+        worker = begin(worker)
         _reserve(run)
         started()
-        code = self.wait(worker)
+        code, memory = self.wait(worker)
+        # A worker decides itself when to give up; that it cannot go on for ever is seen to here.
+        while code == os.EX_TEMPFAIL and record["try"] < TRIES and not (self.terminated or (run / "stop").exists()):
+            _next_try(run, record)
+            code, memory = self.wait(begin(None))
         number = -code if code < 0 else None
         oom = number == signal.SIGKILL and _oom_kills() > self.oom_before
         ended = {
@@ -106,6 +120,7 @@ class Supervisor:
             "code": code if code >= 0 else None,
             "signal": number,
             "oom_killed": oom,
+            "memory": memory,
             "time": time.time(),
         }
         _write_exit(run, json.dumps(ended))
@@ -160,6 +175,18 @@ def _hand(worker: subprocess.Popen[bytes], line: bytes, note: Callable[[subproce
     except BrokenPipeError:
         return False
     return True
+
+
+def _next_try(run: Path, record: dict[str, Any]) -> None:
+    """Make `record` (supervisor.json) that of the next attempt, which goes on from the newest whole checkpoint."""
+    record["try"] += 1
+    record["attempt"] += 1
+    record["time"] = time.time()
+    record["journal"] = (run / "events.jsonl").stat().st_size
+    found = checkpoints.newest_in(run / "checkpoints")
+    resume = None if found is None else str(found[1].relative_to(run))
+    job = record["job"]
+    record["job"] = {**job, "attempt": record["attempt"], "options": {**job["options"], "resume": resume}}
 
 
 def _reserve(run: Path) -> None:

@@ -54,8 +54,8 @@ def _import_all() -> None:
     import peft  # noqa: F401
     import torch  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
-    import trl.trainer.sft_trainer  # noqa: F401
 
+    import engine.worker.stages.sft
     import engine.worker.train  # noqa: F401
 
 

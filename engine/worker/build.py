@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,12 @@ from transformers import (
 from engine import hardware
 from engine.errors import Exit, FtuiError
 from engine.models import facts as model_facts
-from engine.models import support
+from engine.models import support, trust
 from engine.recipe import Model, Recipe, Settings
+
+# A pickle can run any code it holds: torch.load takes nothing but tensors from one, whatever a library asks it for.
+os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What the attention projections are called in the families of models that people tune.
@@ -44,7 +51,8 @@ def device() -> torch.device:
 
 def tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of `folder`; one without a padding token pads with its end token (padding has no loss)."""
-    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    with _code_refused(folder):
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if loaded.pad_token is None:
         loaded.pad_token = loaded.eos_token
     return loaded
@@ -59,7 +67,7 @@ def base_model(folder: Path, model: Model, settings: Settings, *, quantised: boo
     """
     packed = settings.method == "qlora" if quantised is None else quantised
     options: dict[str, Any] = {"quantization_config": packing(settings)} if packed else {}
-    try:
+    with _code_refused(folder):
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config(folder, model, settings),
@@ -70,20 +78,27 @@ def base_model(folder: Path, model: Model, settings: Settings, *, quantised: boo
             attn_implementation=settings.attention,
             **options,
         )
-    except ValueError as error:
-        if "trust_remote_code" in str(error):
-            raise FtuiError(
-                Exit.MODEL_UNSUPPORTED,
-                "this model wants to run code of its own",
-                str(folder),
-                "read that code first; then set model.trust_remote_code: true in the recipe",
-            ) from None
-        raise
     loaded.config.use_cache = True
     if packed:
         keep_unpacked(loaded)
         _let_go(loaded)
     return loaded
+
+
+@contextlib.contextmanager
+def _code_refused(folder: Path) -> Iterator[None]:
+    """What transformers says where it needs code of the model's that nobody allowed, in our words."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise FtuiError(
+            Exit.MODEL_CODE,
+            "this model wants to run code of its own",
+            str(folder),
+            "read that code first; then begin a run with --trust-remote-code",
+        ) from None
 
 
 def config(folder: Path, model: Model, settings: Settings) -> PretrainedConfig:
@@ -167,6 +182,7 @@ def freeze(model: Any, count: int) -> Any:
 def with_adapter(model: Any, settings: Settings, start: Path | None = None) -> PeftModel:
     """`model` with a trainable LoRA adapter: a new one, or the one in folder `start`."""
     if start is not None:
+        trust.check_adapter(start)
         return PeftModel.from_pretrained(model, start, is_trainable=True)
     targets: str | list[str] = "all-linear"
     if settings.targets == "attention":

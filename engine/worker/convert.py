@@ -6,6 +6,7 @@ The last line on stderr is the reason when it fails.
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -15,13 +16,17 @@ def main() -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent,
-            gguf_file=source.name,
-            quantization_config=GgufConfig(dequantize=True),  # a packed GGUF can neither be trained nor saved
-            dtype=torch.float32,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        with tempfile.TemporaryDirectory(prefix="ftui-gguf-") as alone:
+            # In a folder of its own: what lies beside the file (configs, adapters, code) is none of its business.
+            Path(alone, "model.gguf").symlink_to(source.absolute())
+            model = AutoModelForCausalLM.from_pretrained(
+                alone,
+                gguf_file="model.gguf",
+                quantization_config=GgufConfig(dequantize=True),  # a packed GGUF can neither be trained nor saved
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf", trust_remote_code=False)
         model.config._name_or_path = source.stem
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)

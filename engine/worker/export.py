@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,15 @@ def run(now: Session, kind: str, to: Path, shard_size: str) -> None:
     settings = now.recipe.settings
     if kind == "adapter" and not settings.adapts:
         raise FtuiError(Exit.EXPORT_FAILED, f"{settings.method} tuning leaves no adapter", next_step="export it merged")
-    if to.exists() and any(to.iterdir()):
+    if os.path.lexists(to) and (to.is_symlink() or not to.is_dir() or any(to.iterdir())):
         raise FtuiError(
-            Exit.EXPORT_FAILED, "the folder for the export is not empty", str(to), "choose another with --to"
+            Exit.EXPORT_FAILED, "the place for the export is no empty folder", str(to), "choose another with --to"
         )
     to.parent.mkdir(parents=True, exist_ok=True)
     _check_space(now, kind, to)
     now.journal.write(Progress(what="export: load", done=0, total=3))
-    stage = to.with_name(f".{to.name}.stage")
-    shutil.rmtree(stage, ignore_errors=True)
+    # A new private folder: in a place that others can write to, nobody can have put a link in its way.
+    stage = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
     try:
         reference = _reference(now, result)
         expected = _logits(reference, now)
@@ -56,7 +58,7 @@ def run(now: Session, kind: str, to: Path, shard_size: str) -> None:
             dtype = merged.dtype
             del merged
         else:
-            shutil.copytree(result, stage)
+            shutil.copytree(result, stage, dirs_exist_ok=True)
             dtype = reference.dtype
         del reference
         gc.collect()
@@ -115,7 +117,13 @@ def _reference(now: Session, result: Path) -> Any:
 def _reloaded(now: Session, kind: str, stage: Path, dtype: torch.dtype) -> Any:
     if kind == "adapter":
         return _reference(now, stage)
-    return AutoModelForCausalLM.from_pretrained(stage, dtype=dtype, device_map={"": build.device()}).eval()
+    return AutoModelForCausalLM.from_pretrained(
+        stage,
+        dtype=dtype,
+        device_map={"": build.device()},
+        use_safetensors=True,
+        trust_remote_code=now.recipe.model.trust_remote_code,
+    ).eval()
 
 
 @torch.no_grad()

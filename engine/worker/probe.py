@@ -81,8 +81,9 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
     """
     from engine import hardware
     from engine.models import facts as model_facts
-    from engine.models import support
+    from engine.models import support, trust
 
+    trust.check(folder)
     facts, machine = model_facts.read(folder), hardware.read()
     for reason in support.reasons(facts, settings, machine):
         raise FtuiError(Exit.PLAN_REFUSED, reason)
@@ -174,8 +175,9 @@ def _passes(
     from engine.runs.directory import RunDir
     from engine.runs.journal import Writer
     from engine.worker import build, trainer
+    from engine.worker.stages import sft
 
-    class InOrder(trainer.JournalTrainer):
+    class InOrder(sft.SFT):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             rows: Any = self.train_dataset
             return SequentialSampler(rows)
@@ -195,8 +197,7 @@ def _passes(
             random.integers(0, vocabulary, length).tolist()
             for length in np.repeat(lengths, steps * settings.micro_batch)
         ]
-        arguments = trainer.arguments(recipe, run, len(rows), 0)
-        arguments.save_strategy = "no"
+        arguments = sft.config(recipe, trainer.arguments(recipe, run, len(rows), 0) | {"save_strategy": "no"})
         training = InOrder(
             run=run,
             journal=Writer(run.journal_path),
@@ -219,7 +220,7 @@ def _cut(folder: Path, layers: int, piece: Path) -> int:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]

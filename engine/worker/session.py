@@ -15,7 +15,7 @@ from engine import __version__, hardware
 from engine.data import tokenizer as row_tokenizer
 from engine.data.convert import Message
 from engine.data.tokenizer import Tokenizer as RowTokenizer
-from engine.models import sources
+from engine.models import sources, trust
 from engine.recipe import Recipe
 from engine.runs.directory import RunDir
 from engine.runs.events import State, StateName
@@ -40,8 +40,11 @@ class Session:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the base model lies; fetched again if it is gone and can be."""
-        return sources.resolve(self.recipe.model.source, revision=self.recipe.model.revision)
+        """Where the base model lies; fetched again if it is gone and can be. Looked through for code before any library does."""
+        model = self.recipe.model
+        found = sources.resolve(model.source, revision=model.revision)
+        trust.check(found, model.trust_remote_code)
+        return found
 
     @cached_property
     def tokenizer(self) -> Any:

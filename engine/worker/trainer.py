@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with a journal, checkpoints that are whole or not there, and a stop that saves first."""
+"""What every stage's trainer has: a journal, checkpoints that are whole or not there, and a stop that saves first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTConfig, SFTTrainer
 
 from engine.errors import Exit, FtuiError
 from engine.recipe import Recipe, Settings
@@ -23,47 +22,48 @@ from engine.worker import failures, plateau
 from engine.worker.pace import Pace
 
 
-def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> SFTConfig:
-    """The recipe in the trainer's words. Every value that matters is set; none is left to a default of TRL's."""
+def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> dict[str, Any]:
+    """The recipe in the words that all trainers share. Every value that matters is set; none is left to a default."""
     settings = recipe.settings
     per_epoch = math.ceil(math.ceil(rows / settings.micro_batch) / settings.accumulation)
     steps = max(1, math.ceil(per_epoch * settings.epochs))
     cuda = torch.cuda.is_available()
-    return SFTConfig(
-        output_dir=str(run.checkpoints / ".staging-trainer"),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.micro_batch,
-        per_device_eval_batch_size=settings.micro_batch,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=round(steps * settings.warmup),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        optim=settings.optimizer,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        use_cpu=not cuda,
-        bf16=settings.precision == "bf16",
-        fp16=settings.precision == "fp16",
-        max_length=None,  # rows are cut when they are tokenised
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=cuda,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
-        disable_tqdm=True,
-        report_to="none",
-        save_strategy="steps",
-        save_steps=settings.save_every,
-        eval_strategy="steps" if held_out else "no",
-        eval_steps=settings.save_every if held_out else None,
-    )
+    return {
+        "output_dir": str(run.checkpoints / ".staging-trainer"),
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.micro_batch,
+        "per_device_eval_batch_size": settings.micro_batch,
+        "gradient_accumulation_steps": settings.accumulation,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": round(steps * settings.warmup),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "optim": settings.optimizer,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "use_cpu": not cuda,
+        "bf16": settings.precision == "bf16",
+        "fp16": settings.precision == "fp16",
+        "dataloader_pin_memory": cuda,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": settings.save_every,
+        "eval_strategy": "steps" if held_out else "no",
+        "eval_steps": settings.save_every if held_out else None,
+    }
 
 
-class JournalTrainer(SFTTrainer):
-    """Writes each step to the journal and commits each checkpoint by rename.
+# At run time it stands before the trainer of a stage, whose methods `super()` then means.
+_Trainer = Trainer if TYPE_CHECKING else object
+
+
+class Journalled(_Trainer):
+    """Put before a trainer's class: writes each step to the journal and commits each checkpoint by rename.
 
     trained_before  trained tokens of the attempts before this one
     origin          what a checkpoint's manifest says about where it comes from (hashes, versions)
@@ -85,20 +85,30 @@ class JournalTrainer(SFTTrainer):
         self.pace = Pace()  # of this attempt
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        self.pace.batch(inputs["input_ids"].numel())
-        self._read += int(inputs["attention_mask"].sum())
-        self._trained += int((inputs["labels"][:, 1:] != -100).sum())
+        computed, read, trained = self.counts(inputs)
+        self.pace.batch(computed)
+        self._read += read
+        self._trained += trained
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             self.pace.computed()
         return loss
+
+    def counts(self, inputs: dict[str, Any]) -> tuple[int, int, int]:
+        """Tokens of a micro-batch: computed, without the padding, and those with a loss."""
+        mask = inputs["labels"] != -100 if "labels" in inputs else inputs["completion_mask"]
+        return inputs["input_ids"].numel(), int(inputs["attention_mask"].sum()), int(mask[:, 1:].sum())
+
+    def measured(self) -> dict[str, float]:
+        """What the last evaluation found beside the loss, as fields of `Evaluated`."""
+        return {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         # The journal first: callbacks of `super().log` write samples, which follow the loss of their step.
         if "loss" in logs:
             self._write_step(logs)
         elif "eval_loss" in logs:
-            self._journal.write(Evaluated(step=self.state.global_step, loss=logs["eval_loss"]))
+            self._journal.write(Evaluated(step=self.state.global_step, loss=logs["eval_loss"], **self.measured()))
         super().log(logs, start_time)
 
     def _write_step(self, logs: dict[str, float]) -> None:
@@ -132,7 +142,7 @@ class JournalTrainer(SFTTrainer):
         shutil.rmtree(stage, ignore_errors=True)
         final = self._run.checkpoints / checkpoints.name(step)
         try:
-            # Past SFTTrainer, whose own addition is a model card.
+            # Past TRL's trainers, whose own addition is a model card.
             Trainer._save_checkpoint(self, model, trial)
             (stage / "training_args.bin").unlink(missing_ok=True)  # a pickle that can hold the hub's token
             checkpoints.commit(stage, final, self._origin)

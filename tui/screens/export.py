@@ -25,6 +25,7 @@ from engine.runs.journal import Reader
 from engine.text import safe, shorten, size
 from tui.frame import FAINT, FOCUS, GOOD, Frame
 from tui.widgets.choice import Choice
+from tui.widgets.field import Field
 from tui.widgets.readout import rate
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ class ExportScreen(Frame):
             yield Choice([("adapter", "Adapter", ""), ("merged", "Merged", "")], id="kind")
             with Horizontal(classes="field"):
                 yield Static("folder", classes="label", markup=False)
-                yield Input(id="to")
+                yield Field(id="to")
             with Horizontal(classes="field", id="shards"):
                 yield Static("shard size", classes="label", markup=False)
-                yield Input("2GB", id="shard")
+                yield Field("2GB", id="shard")
                 yield Static("largest file of the model", classes="hint", markup=False)
             yield Static(id="promise", markup=False)
         yield Static(id="stages", markup=False)

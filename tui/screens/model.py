@@ -15,7 +15,7 @@ from textual.widgets import Rule, Static
 from engine.errors import Exit, FtuiError
 from engine.text import safe, shorten
 from tui.ask import Ask
-from tui.frame import BAD, FAINT, GOOD
+from tui.frame import BAD, FAINT, GOOD, told
 from tui.listing import pad
 from tui.rows import Rows
 from tui.wizard import Step
@@ -162,7 +162,7 @@ def facts_of(source: str) -> Content:
     try:
         return describe(facts.read(folder))
     except FtuiError as error:
-        return Content.styled("✗ " + safe("\n".join(error.lines()), newlines=True), BAD)
+        return Content.styled("✗ " + told(error), BAD)
 
 
 def describe(facts: ModelFacts) -> Content:

@@ -13,7 +13,7 @@ from textual.widgets import Rule, Static
 from engine.errors import FtuiError
 from engine.text import number, safe
 from tui.ask import Ask
-from tui.frame import BAD, FAINT, FOCUS, WARN
+from tui.frame import BAD, FAINT, FOCUS, WARN, told
 from tui.listing import pad
 from tui.rows import Rows
 from tui.screens.fits import FitsScreen
@@ -154,7 +154,7 @@ class PlanScreen(Step):
             self.query_one(part).display = draft is not None
         if draft is None:
             if (problem := self.wizard.error) is not None:
-                sentence.update(Content.styled("✗ " + safe("\n  ".join(problem.lines()), newlines=True), BAD))
+                sentence.update(Content.styled("✗ " + told(problem), BAD))
             else:
                 sentence.update(Content.styled(progress_words(self.wizard.progress), FAINT))
             return

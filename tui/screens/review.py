@@ -15,7 +15,7 @@ from textual.widgets import Rule, Static
 from engine.errors import FtuiError
 from engine.text import number, safe
 from tui.ask import Ask
-from tui.frame import BAD, FAINT
+from tui.frame import BAD, FAINT, told
 from tui.screens.fixing import fill_values
 from tui.screens.plan import show_warnings
 from tui.wizard import Step, progress_words
@@ -71,7 +71,7 @@ class ReviewScreen(Step):
         for part in ("#about", "#warnings", "Rule", "#recipe"):
             self.query_one(part).display = draft is not None
         if problem is not None:
-            sentence.update(Content.styled("✗ " + safe("\n  ".join(problem.lines()), newlines=True), BAD))
+            sentence.update(Content.styled("✗ " + told(problem), BAD))
         elif draft is None:
             sentence.update(Content.styled(progress_words(self.wizard.progress), FAINT))
         else:

@@ -15,6 +15,7 @@ from tui.frame import FAINT, Frame
 from tui.listing import Columns, Listing, PresetLine, RunLine, presets
 from tui.rows import GUTTER, Rows
 from tui.widgets.chart import LossChart
+from tui.widgets.field import Field
 
 if TYPE_CHECKING:
     from engine.runs.directory import RunDir
@@ -53,7 +54,7 @@ class RunsScreen(Frame):
 
     def body(self) -> ComposeResult:
         # Disabled while hidden, else it would have the focus until the runs are read, and swallow the first key.
-        yield Input(placeholder="part of a name, model or state", id="filter", disabled=True)
+        yield Field(placeholder="part of a name, model or state", id="filter", disabled=True)
         yield Static("", id="columns", markup=False)
         yield Rows(id="runs", verb="Open")
         yield Static("", id="empty", markup=False)

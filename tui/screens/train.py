@@ -96,7 +96,7 @@ class TrainScreen(Frame):
 
     def _begin(self) -> None:
         self.command = f"ftui attach {self._handle}"
-        self.query_one("#plan", Static).update(Content(safe("\n".join(self._plan), newlines=True)))
+        self.query_one("#plan", Static).update(Content("\n".join(map(safe, self._plan))))
         self._draw()
         self.set_interval(POLL, self._poll)
         self.set_interval(1, self._ask_status)
@@ -186,7 +186,7 @@ class TrainScreen(Frame):
         name = shorten(safe(directory.title(self.run)), 24)  # a long one must not push the state off the line
         text = Content.assemble((name, "bold"), "   ", (first, style))
         for part in more:
-            text += Content(f"   {part}")
+            text += Content(f"   {safe(part)}")
         self.heading = text
 
     def _rows(self) -> list[Phase]:

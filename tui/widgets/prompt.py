@@ -9,8 +9,6 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
-from engine.text import safe
-
 
 class Prompt(TextArea):
     """A text of one to five lines. Enter submits, ctrl+j (or a paste) puts in a line feed."""
@@ -73,12 +71,6 @@ class Prompt(TextArea):
             self.post_message(self.Recall())
         else:
             await super()._on_key(event)
-
-    async def _on_paste(self, event: events.Paste) -> None:
-        # What is pasted may hold escape sequences, and a TextArea would pass them on to the terminal.
-        event.prevent_default()
-        event.stop()
-        self.insert(safe(event.text.replace("\r\n", "\n").replace("\r", "\n"), newlines=True))
 
     def action_line_feed(self) -> None:
         self.insert("\n")
