@@ -1,36 +1,54 @@
-"""Where ftui keeps things: the XDG folders, each made private on first use."""
+"""Where ftui keeps things: the XDG folders, private and of the user who runs it."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import Literal
+
+Kind = Literal["data", "state", "config", "cache"]
+_DEFAULTS: dict[Kind, str] = {
+    "data": ".local/share",
+    "state": ".local/state",
+    "config": ".config",
+    "cache": ".cache",
+}
 
 
-def _base(variable: str, default: str) -> Path:
-    value = os.environ.get(variable, "")
+def place(kind: Kind) -> Path:
+    """Where a folder of ours is or will be; touches nothing."""
+    value = os.environ.get(f"XDG_{kind.upper()}_HOME", "")
     # The XDG specification says that relative values must be ignored.
-    root = Path(value) if value.startswith("/") else Path.home() / default
+    root = Path(value) if value.startswith("/") else Path.home() / _DEFAULTS[kind]
     return root / "ftui"
 
 
 def data_dir() -> Path:
     """Models that were fetched or converted."""
-    return private_dir(_base("XDG_DATA_HOME", ".local/share"))
+    return private_dir(place("data"))
 
 
 def state_dir() -> Path:
     """Runs and everything that a run leaves."""
-    return private_dir(_base("XDG_STATE_HOME", ".local/state"))
+    return private_dir(place("state"))
 
 
 def config_dir() -> Path:
-    return private_dir(_base("XDG_CONFIG_HOME", ".config"))
+    return private_dir(place("config"))
 
 
 def cache_dir() -> Path:
     """Things that can be deleted at any time and are made again."""
-    return private_dir(_base("XDG_CACHE_HOME", ".cache"))
+    return private_dir(place("cache"))
+
+
+def hub_home() -> Path:
+    """Where the hub's client keeps its cache and tokens, found as it does (huggingface_hub, constants.py)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or Path(cache, "huggingface")).expanduser()
 
 
 def models_dir() -> Path:
@@ -42,11 +60,26 @@ def runs_dir() -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Create `path` and its parents, the folder itself readable by its owner only."""
-    if not path.is_dir():
+    """`path` as a folder that its owner alone can look into, made with its parents where it is not there yet.
+
+    Raises PermissionError where it, or a link that stands for it, belongs to somebody else: what is put there could be read
+    or changed.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.chmod(0o700)
-    return path
+        status = path.lstat()
+    link = stat.S_ISLNK(status.st_mode)
+    if not (link and status.st_uid not in (os.geteuid(), 0)):
+        status = path.stat() if link else status
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "there is a file in its place", str(path))
+        if status.st_uid == os.geteuid():
+            if stat.S_IMODE(status.st_mode) != 0o700:
+                path.chmod(0o700)
+            return path
+    raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
+from engine.paths import hub_home
+
 HIDDEN = "(secret)"
 _WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY")
 _SHORTEST = 8  # characters; shorter values ("false", "1") are settings
@@ -43,11 +45,9 @@ def redacted(text: str) -> str:
 
 def _files() -> list[Path]:
     """Where the hub's client keeps tokens (huggingface_hub, constants.py)."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = Path(os.environ.get("HF_HOME") or Path(cache, "huggingface"))
-    token = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
     try:
-        return [path.expanduser() for path in (token, token.with_name("stored_tokens"))]
+        token = Path(os.environ.get("HF_TOKEN_PATH") or hub_home() / "token").expanduser()
+        return [token, token.with_name("stored_tokens")]
     except RuntimeError:  # nobody's home folder
         return []
 

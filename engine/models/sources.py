@@ -128,8 +128,7 @@ def _converted(path: Path) -> Path:
 
 
 def _hub_cache() -> Path:
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or paths.hub_home() / "hub").expanduser()
 
 
 def _cached(repository: str, revision: str | None) -> Path:
