@@ -27,6 +27,8 @@ LEVELS = {"problem": ("✗", BAD), "warning": ("!", WARN), "note": ("·", FAINT)
 TITLES = {"chosen": "✓ chosen", "rejected": "✗ rejected"}
 FIXES = {
     "placeholders": "f asks what stands in for them",
+    "other-placeholders": "f asks what stands in for them, if they are no part of the lesson",
+    "cut": "move the cutoff with the arrow keys, or f leaves these rows out",
     "malformed": "f lists them, s leaves them out, r mends what can be mended",
     "unread": "f says where; r mends what can be mended",
     "mapping": "f shows which column is what",
