@@ -19,7 +19,26 @@ from engine.errors import Exit, FtuiError
 
 Method = Literal["lora", "qlora", "freeze", "full"]
 Stage = Literal["sft", "pretraining", "dpo", "kto", "rl"]
-TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining")  # what the worker can carry out
+TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo")  # what the worker can carry out
+# The losses of TRL's trainers, by stage; the first is the stage's own. Of DPO's, "sft" is left out: it is no preference.
+LOSSES: dict[Stage, tuple[str, ...]] = {
+    "dpo": (
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "sigmoid_norm",
+    ),
+}
 Precision = Literal["fp32", "bf16", "fp16"]
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=0.5)]
@@ -81,6 +100,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     trained_layers       the last layers, which are what freeze tuning trains
     rope                 how positions are stretched when `max_length` is beyond the model's context
     beta                 how close DPO and KTO keep to the reference model; None for stages without one
+    loss                 which of the stage's losses (LOSSES); None for stages that have one only
     """
 
     method: Method
@@ -111,6 +131,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     rope: Literal["none", "linear", "dynamic", "yarn"] = "none"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     beta: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
+    loss: str | None = None
 
     @property
     def adapts(self) -> bool:

@@ -74,7 +74,12 @@ class Point(Struct, tag_field="event", tag="step", gc=False):
 
 
 class Evaluated(Event, tag="evaluated"):
-    """Loss on the held-out rows after `step`."""
+    """Loss on the held-out rows after `step`.
+
+    Of answers that are known to be better and worse, too: `accuracy`, the share of pairs that are ranked right, a level
+    one counting half; `margin`, by how much the better one is ahead on average; `likelier`, the share of pairs whose
+    better answer the model itself finds likelier, token for token.
+    """
 
     step: int
     loss: float
@@ -88,6 +93,9 @@ class Sample(Event, tag="sample"):
     answer: str
 
 
+    accuracy: float | None = None
+    margin: float | None = None
+    likelier: float | None = None
 class Checkpoint(Event, tag="checkpoint"):
     """A checkpoint was committed; `path` is relative to the run directory."""
 

@@ -18,7 +18,7 @@ from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, Result, Sample, Start, Step
 from engine.runs.journal import Reader
-from engine.worker import answer, build, evaluate, generate, rows, session, trainer
+from engine.worker import answer, build, evaluate, generate, session, stages, trainer
 from engine.worker.service import Service
 from engine.worker.session import Session
 
@@ -31,15 +31,17 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     """
     recipe, where = now.recipe, now.run
     settings = recipe.settings
+    stage = stages.load(recipe.stage)
     now.enter("tokenizing")
-    split = rows.prepare(recipe, now.folder)
-    if split.masked:
-        now.journal.write(Note(text=f"{split.masked} rows left out: cut before their answer begins"))
+    rows = stage.prepare(recipe, now.folder)
+    held_out = 0 if rows.held_out is None else len(rows.held_out)
+    if rows.masked:
+        now.journal.write(Note(text=f"{rows.masked} rows left out: cut before their answer begins"))
     if _stopped(now):
         return False
     now.enter("loading", recipe.model.source)
     set_seed(settings.seed)  # the adapter's first weights are random
-    now.model = build.for_training(recipe, now.folder)
+    now.model = stage.build(recipe, now.folder)
     total, trained = build.sizes(now.model)
     before = _answers_before(now)
     if _stopped(now):
@@ -48,23 +50,26 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     from_step = int(Path(resume).name.removeprefix("step-")) if resume else 0
     origin = {
         "recipe_sha256": _sha256(where.recipe_path),
-        "data_sha256": split.sha256,
+        "data_sha256": rows.sha256,
         "versions": session.versions(),
     }
     if resume:
         for change in checkpoints.changes(where.path / resume, origin):
             now.journal.write(Note(text=change))
-    training = trainer.JournalTrainer(
+    shared = trainer.arguments(recipe, where, len(rows.train), held_out)
+    training = stage.trainer(
         run=where,
         journal=now.journal,
         trained_before=_tokens_at(where, from_step),
         origin=origin,
         model=now.model,
-        args=trainer.arguments(recipe, where, len(split.train), len(split.held_out)),
-        train_dataset=rows.as_dataset(split.train),
-        eval_dataset=rows.as_dataset(split.held_out) if split.held_out else None,
+        args=stage.config(recipe, shared | {"eval_on_start": bool(held_out) and from_step == 0}),
+        train_dataset=rows.train,
+        eval_dataset=rows.held_out,
         processing_class=now.tokenizer,
     )
+    if _stopped(now):
+        return False
 
     def sample(step: int) -> None:
         if recipe.probe:
@@ -79,8 +84,8 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
                 from_step=from_step,
                 total_steps=steps,
                 epochs=settings.epochs,
-                rows=len(split.train),
-                eval_rows=len(split.held_out),
+                rows=len(rows.train),
+                eval_rows=held_out,
                 parameters=total,
                 trained_parameters=trained,
                 device=session.device_name(),
@@ -99,6 +104,8 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     if not (where.checkpoints / checkpoints.name(reached)).exists():
         training._save_checkpoint(now.model, None)  # so that a finished run can be extended
     stopped = where.stop_path.exists() and reached < training.state.max_steps
+    if held_out and not stopped and training.evaluated != reached:
+        training.evaluate()
     now.model.eval()
 
     now.enter("saving")
@@ -145,7 +152,7 @@ def _answers_before(now: Session) -> dict[str, str]:
     return known or {}
 
 
-def _keep_speed(now: Session, training: trainer.JournalTrainer) -> None:
+def _keep_speed(now: Session, training: trainer.Journalled) -> None:
     """The next plan for this model on this machine stands on what this run measured."""
     speed = training.pace.speed(f"a run on this machine, {now.run.name}, {time.strftime('%Y-%m-%d')}")
     if speed is not None:

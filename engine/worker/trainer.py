@@ -58,8 +58,10 @@ def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> dict[str
     }
 
 
-# At run time it stands before the trainer of a stage, whose methods `super()` then means.
-_Trainer = Trainer if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    _Trainer = Trainer
+else:
+    _Trainer = object  # it stands before the trainer of a stage, whose methods `super()` then means
 
 
 class Journalled(_Trainer):
@@ -82,6 +84,7 @@ class Journalled(_Trainer):
         self._origin = origin
         self._trained = trained_before
         self._read = 0  # tokens of this optimizer step so far, padding left out
+        self.evaluated = -1  # the step of the last evaluation
         self.pace = Pace()  # of this attempt
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -99,7 +102,7 @@ class Journalled(_Trainer):
         mask = inputs["labels"] != -100 if "labels" in inputs else inputs["completion_mask"]
         return inputs["input_ids"].numel(), int(inputs["attention_mask"].sum()), int(mask[:, 1:].sum())
 
-    def measured(self) -> dict[str, float]:
+    def measured(self) -> dict[str, Any]:
         """What the last evaluation found beside the loss, as fields of `Evaluated`."""
         return {}
 
@@ -107,6 +110,7 @@ class Journalled(_Trainer):
         # The journal first: callbacks of `super().log` write samples, which follow the loss of their step.
         if "loss" in logs:
             self._write_step(logs)
+            self.evaluated = self.state.global_step
         elif "eval_loss" in logs:
             self._journal.write(Evaluated(step=self.state.global_step, loss=logs["eval_loss"], **self.measured()))
         super().log(logs, start_time)

@@ -1,0 +1,54 @@
+"""The stages, a file each: the rows it takes, the model it trains, and the trainer with its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from engine.recipe import Recipe
+from engine.recipe import Stage as Name
+from engine.worker import build
+
+_FILES: dict[Name, str] = {"sft": "sft", "pretraining": "sft", "dpo": "dpo"}
+
+
+class Prepared(Struct, frozen=True):
+    """Rows in tokens, as `datasets.Dataset`; `held_out` is None where nothing is held out.
+
+    masked  rows that are left out because nothing of them would be trained
+    sha256  of the rows before they were split
+    """
+
+    train: Any
+    held_out: Any
+    masked: int
+    sha256: str
+
+
+def for_training(recipe: Recipe, folder: Path) -> Any:
+    return build.for_training(recipe, folder)
+
+
+class Stage(Struct, frozen=True):
+    """How one stage is trained.
+
+    prepare  the rows of a recipe, for the model in a folder
+    config   the trainer's arguments: those that all share (`trainer.arguments`), and its own
+    trainer  a class made of `trainer.Journalled` and a trainer of TRL
+    build    the model as it is trained
+    """
+
+    prepare: Callable[[Recipe, Path], Prepared]
+    config: Callable[[Recipe, dict[str, Any]], Any]
+    trainer: Callable[..., Any]
+    build: Callable[[Recipe, Path], Any] = for_training
+
+
+def load(name: Name) -> Stage:
+    """Only the stage that is wanted is imported: each trainer of TRL takes its time."""
+    found: Stage = import_module(f"engine.worker.stages.{_FILES[name]}").STAGE
+    return found
