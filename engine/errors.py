@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from engine.secrets import redacted
+
 
 class Exit(IntEnum):
     """Exit codes of every verb. Documented in docs/exit-codes.md; never renumber one."""
@@ -42,11 +44,10 @@ class FtuiError(Exception):
     """
 
     def __init__(self, code: Exit, cause: str, where: str = "", next_step: str = "") -> None:
-        super().__init__(cause)
+        # A library's words, and what a person typed, may hold a token: none gets further than this.
         self.code = code
-        self.cause = cause
-        self.where = where
-        self.next_step = next_step
+        self.cause, self.where, self.next_step = redacted(cause), redacted(where), redacted(next_step)
+        super().__init__(self.cause)
 
     def lines(self) -> list[str]:
         """The one to three lines shown to the person (not yet passed through `text.safe`)."""

@@ -18,7 +18,8 @@ _SHORTEST = 8  # characters; shorter values ("false", "1") are settings
 _FILE_LIMIT = 1 << 16  # bytes of a token file
 # A password in an address, a header, a token of the hub: known by their form, wherever they come from.
 _FORMS = re.compile(
-    r"(?<=://)[^\s/?#@:]*:[^\s/?#@]+(?=@)|(?<=bearer )[\w.~+/-]{16,}=*|(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,}", re.IGNORECASE
+    r"(?<=://)[^\s/?#@:]*:[^\s/?#@]+(?=@)|(?<=bearer )[\w.~+/-]{16,}=*|(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,}",
+    re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"://[^\s/?#@:]*:([^\s/?#@]+)@")
 

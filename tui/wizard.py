@@ -210,6 +210,8 @@ def command(choice: Choice | None) -> str:
         words += ["--preset", choice.preset]
     if choice.model != "starter" or not choice.preset:
         words += ["--model", choice.model]
+    if choice.trust_remote_code:
+        words.append("--trust-remote-code")
     for source in (choice.data, *choice.more):
         words += ["--data", source] if source else []
     for option, value in (

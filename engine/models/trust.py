@@ -60,10 +60,15 @@ def code(folder: Path) -> list[str]:
 
 
 def check_adapter(folder: Path) -> None:
-    """The same for an adapter to start from: a LoRA in safetensors. Raises FtuiError(MODEL_UNSUPPORTED | MODEL_MISSING)."""
+    """The same for an adapter to start from: a LoRA in safetensors. Raises FtuiError(RECIPE_INVALID)."""
     config = json_object(folder / "adapter_config.json")
     if config is None:
-        raise FtuiError(Exit.MODEL_MISSING, "this folder holds no adapter: adapter_config.json is missing", str(folder))
+        raise FtuiError(
+            Exit.RECIPE_INVALID,
+            "this folder holds no adapter: adapter_config.json is missing",
+            str(folder),
+            "give the adapter of a run, or one saved by peft",
+        )
     reason = ""
     if config.get("peft_type") != "LORA":
         reason = f"it is of kind {config.get('peft_type')}, and ftui trains LoRA on"
@@ -73,10 +78,14 @@ def check_adapter(folder: Path) -> None:
         reason = "it names a module to import"
     elif not (folder / "adapter_model.safetensors").is_file():
         pickled = (folder / "adapter_model.bin").exists()
-        reason = "its weights are pickled, and opening a pickle can run any code it holds" if pickled else "it has no weights"
+        reason = (
+            "its weights are pickled, and opening a pickle can run any code it holds"
+            if pickled
+            else "it has no weights"
+        )
     if reason:
         raise FtuiError(
-            Exit.MODEL_UNSUPPORTED,
+            Exit.RECIPE_INVALID,
             f"this adapter cannot be trained on: {reason}",
             str(folder),
             "start from the adapter of a run, or from one saved by peft as safetensors",

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,10 +49,18 @@ def _connect(path: Path, timeout: float | None = None) -> socket.socket:
         connection.settimeout(timeout)
         with address(path) as name:
             connection.connect(name)
+        if not same_user(connection):
+            raise PermissionError("the worker belongs to another user")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def same_user(connection: socket.socket) -> bool:
+    """Whether the other end of a Unix socket is a process of this user, as the kernel knows it (SO_PEERCRED)."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return bool(struct.unpack("3i", credentials)[1] == os.geteuid())
 
 
 def answers(path: Path, timeout: float = 2.0) -> bool:

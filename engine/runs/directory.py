@@ -26,7 +26,8 @@ from engine import __version__
 from engine import recipe as recipes
 from engine.errors import Exit, FtuiError
 from engine.paths import runs_dir, write_private
-from engine.recipe import Recipe
+from engine.recipe import Recipe, Settings
+from engine.secrets import secrets
 
 _NAME = re.compile(r"\d{4}-\d\d-\d\d-\d{4}-(.+)", re.DOTALL)
 _STAMP = len("2026-11-22-1430-")
@@ -98,9 +99,13 @@ def create(recipe: Recipe, plan: dict[str, Any]) -> RunDir:
     base = f"{time.strftime('%Y-%m-%d-%H%M')}-{recipes.slug(recipe.name)}"
     with writing():
         parent = runs_dir()
-        if (owner := parent.stat().st_uid) != os.geteuid():
-            # An administrator may write there, and the owner could then not read what is in it.
-            raise _belongs(owner, parent)
+        text = recipes.to_yaml(recipe)
+        if any(secret in text for secret in secrets()):
+            raise FtuiError(
+                Exit.RECIPE_INVALID,
+                "the recipe would quote a token of the environment, and recipes are kept and passed on",
+                next_step="take it out of the name, the paths and the values",
+            )
         number = 1
         while True:
             path = parent / (base if number == 1 else f"{base}-{number}")
@@ -117,7 +122,7 @@ def create(recipe: Recipe, plan: dict[str, Any]) -> RunDir:
                 run.plan_path, json.dumps(plan, indent=1, ensure_ascii=False, default=msgspec.to_builtins) + "\n"
             )
             # Last, since a folder with a recipe is a run.
-            write_private(run.recipe_path, recipes.to_yaml(recipe))
+            write_private(run.recipe_path, text)
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -177,6 +182,20 @@ def _owner(path: Path) -> int | None:
     return None
 
 
+def change_settings(run: RunDir, recipe: Recipe, settings: Settings, why: str) -> Path:
+    """Have the recipe in the folder say `settings`; the one before is kept under the returned path.
+
+    recipe  as it is now; why  "extend", "resume" or "retry", for the name of what is kept
+    """
+    before = run.recipe_path.read_bytes()
+    number = 1
+    while (kept := run.path / f"recipe.before-{why}-{number}.yaml").exists():
+        number += 1
+    write_private(kept, before)
+    write_private(run.recipe_path, recipes.to_yaml(msgspec.structs.replace(recipe, settings=settings)))
+    return kept
+
+
 def all_runs() -> list[RunDir]:
     """Every run of this user, newest first. Links and other people's folders are passed over."""
     found: list[tuple[str, int, Path]] = []
@@ -186,7 +205,10 @@ def all_runs() -> list[RunDir]:
                 if _NAME.fullmatch(entry.name) and (created := _created(Path(entry.path))) is not None:
                     found.append((entry.name[: _STAMP - 1], created, Path(entry.path)))
     except PermissionError as error:
-        raise FtuiError(Exit.PERMISSION, "cannot read the folder of runs", str(error.filename)) from None
+        reason = f"cannot read the folder of runs: {error.strerror}"
+        raise FtuiError(
+            Exit.PERMISSION, reason, str(error.filename), "set XDG_STATE_HOME to a folder of yours"
+        ) from None
     return [RunDir(path) for _, _, path in sorted(found, reverse=True)]
 
 

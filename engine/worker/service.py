@@ -93,10 +93,11 @@ class Service:
                 return
             self.answer(client, ask)
 
-    def serve(self, linger: float, first: float = 0.0) -> None:
+    def serve(self, linger: float, first: float = 0.0, room_needed: Callable[[], bool] | None = None) -> None:
         """Answer until asked to quit, or until nobody has been connected for `linger` seconds.
 
-        first  seconds to wait at least for a first client
+        first        seconds to wait at least for a first client
+        room_needed  whether another wants the memory: then it ends as soon as nobody is connected
         """
         deadline = time.monotonic() + max(linger, first)
         while not self.quit.is_set():
@@ -105,7 +106,7 @@ class Service:
             except queue.Empty:
                 if self._clients:
                     deadline = time.monotonic() + linger
-                elif time.monotonic() > deadline:
+                elif time.monotonic() > deadline or (room_needed is not None and room_needed()):
                     return
                 continue
             assert self.answer is not None
@@ -119,6 +120,9 @@ class Service:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            if not chat.same_user(connection):
+                connection.close()
+                continue
             threading.Thread(target=self._read, args=(Client(connection),), daemon=True).start()
 
     def _read(self, client: Client) -> None:

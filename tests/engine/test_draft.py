@@ -36,6 +36,7 @@ def adapter(tmp_path: Path) -> Path:
     folder.mkdir()
     config = {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"], "peft_type": "LORA"}
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "adapter_model.safetensors").touch()
     return folder
 
 

@@ -118,7 +118,7 @@ def test_no_key_is_dropped_in_silence(tmp_path: Path, registry: Path) -> None:
 def test_what_is_left_out_is_named_with_its_value_and_reason(tmp_path: Path, registry: Path) -> None:
     left = "\n".join(imported(tmp_path, LORA).left)
     assert "template some-template, because the model's own chat template" in left
-    assert "trust_remote_code true, because code that comes with a model is not run" in left
+    assert "trust_remote_code true, because code that comes with a model runs only with --trust-remote-code" in left
     assert "max_samples 1000, because all rows" in left
     assert "a_key_of_tomorrow 7, because ftui does not know this key" in left
     (workings,) = [line for line in left.splitlines() if "logging_steps 10" in line]

@@ -120,12 +120,28 @@ class ModelScreen(Step):
     def _choose_named(self, source: str) -> None:
         self._choose(named(source))
 
-    def _choose(self, source: str) -> None:
+    def _choose(self, source: str, allowed: bool = False) -> None:
         choice = self.wizard.picked()
-        if source != choice.model or self.wizard.draft is None:
+        allowed = allowed or (source == choice.model and choice.trust_remote_code)
+        if not allowed and (files := code_wanted(source)):
+            self._ask_for_code(source, files)
+            return
+        if source != choice.model or allowed != choice.trust_remote_code or self.wizard.draft is None:
             self.wizard.draft = None
-            self.wizard.choice = msgspec.structs.replace(choice, model=source)
+            self.wizard.choice = msgspec.structs.replace(choice, model=source, trust_remote_code=allowed)
         self.go("data")
+
+    def _ask_for_code(self, source: str, files: list[str]) -> None:
+        """A model's own code can do whatever the person can: only the whole word lets it run."""
+
+        def answered(word: str) -> None:
+            if word.lower() != "yes":
+                raise FtuiError(Exit.MODEL_CODE, "it is not run; escape, and take another model")
+            self._choose(source, allowed=True)
+
+        self.query_one(Ask).ask(
+            "run its code?", "", answered, f"read it first: {', '.join(files)}; then type yes", short=True
+        )
 
 
 def known() -> list[ModelLine]:
@@ -150,6 +166,20 @@ def named(source: str) -> str:
     if kind == "folder" and sources.local(source) is None:
         raise FtuiError(Exit.MODEL_MISSING, "no config.json in this folder")
     return source
+
+
+def code_wanted(source: str) -> list[str]:
+    """The files of code that the model cannot do without; empty where it needs none, or is not here yet."""
+    from engine.models import sources, trust
+
+    folder = sources.local(source)
+    if folder is None:
+        return []
+    try:
+        trust.check(folder)
+    except FtuiError as error:
+        return trust.code(folder) if error.code == Exit.MODEL_CODE else []
+    return []
 
 
 def facts_of(source: str) -> Content:

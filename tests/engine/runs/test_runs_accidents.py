@@ -247,10 +247,11 @@ def test_root_does_not_write_into_the_folder_of_a_user() -> None:
     theirs = directory.create(make_recipe("theirs"), {})
     os.chown(theirs.path, 65534, 65534)
     assert directory.all_runs() == [mine]  # a folder of somebody else is no run
-    os.chown(paths.runs_dir(), 65534, 65534)
+    folder = paths.runs_dir()
+    os.chown(folder, 65534, 65534)
     error = refusal(lambda: directory.create(make_recipe(), {}))
     assert error.code == Exit.PERMISSION and "belongs to user" in error.cause
-    assert len(list(paths.runs_dir().iterdir())) == 2
+    assert len(list(folder.iterdir())) == 2
 
 
 # clocks and pids ----------------------------------------------------------------------------------------------------
