@@ -97,6 +97,11 @@ class Hardware(Struct, frozen=True):
         return max(self.gpus, key=_available) if self.gpus and self.torch_cuda else None
 
     @property
+    def emptiest(self) -> Gpu | None:
+        """The card with most memory free at this moment; None where the processor has to do it."""
+        return max(self.gpus, key=lambda gpu: gpu.memory_free) if self.gpus and self.torch_cuda else None
+
+    @property
     def device(self) -> Device:
         return "cuda" if self.gpu else "cpu"
 

@@ -11,7 +11,8 @@ class Job(Struct):
     """A worker's one task.
 
     run      absolute path of the run directory
-    options  train: {"resume": "checkpoints/step-000096" or null}, with "extend": N after `extend`
+    options  train: {"resume": "checkpoints/step-000096" or null}, with "extend": N after `extend`, and "now": true for a
+             run that waits for nobody
              serve: {} or {"checkpoint": "checkpoints/step-000096"} where the run has no result yet
              export: what the exporter needs
              every kind: "gpu": index of the GPU, where one was chosen (set CUDA_VISIBLE_DEVICES before CUDA is used)

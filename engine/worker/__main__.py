@@ -50,6 +50,8 @@ def main() -> int:
 
 def _import_all() -> None:
     """Everything that a training run will import, while the person is still choosing."""
+    # Which card it will use is not known yet, so nothing may touch CUDA: torch then counts cards through the driver.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import datasets  # noqa: F401
     import peft  # noqa: F401
     import torch  # noqa: F401
@@ -57,6 +59,8 @@ def _import_all() -> None:
 
     import engine.worker.stages.sft
     import engine.worker.train  # noqa: F401
+
+    del os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"]
 
 
 def _log_to(path: Path) -> None:

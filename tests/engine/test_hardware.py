@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +12,7 @@ import psutil
 import pytest
 
 from engine import hardware
-from engine.hardware import Gpu, Hardware
+from engine.hardware import Gpu, GpuUser, Hardware
 
 GB = 10**9
 
@@ -85,6 +87,66 @@ def test_cards(two_cards: FakeNvml) -> None:
 )
 def test_visible_cards(wanted: str | None, indices: list[int]) -> None:
     assert hardware.visible(["GPU-aaaa", "GPU-bbbb", "GPU-cccc"], wanted) == indices
+
+
+def computing(monkeypatch: pytest.MonkeyPatch, fake: FakeNvml, held: dict[int, int | None], drawing: int = 0) -> None:
+    """Let the processes `held` (pid: bytes) compute on card 0, and one draw on it."""
+
+    def processes(handle: int) -> list[Any]:
+        return [SimpleNamespace(pid=pid, usedGpuMemory=count) for pid, count in held.items() if handle == 0]
+
+    def graphics(handle: int) -> list[Any]:
+        return [SimpleNamespace(pid=1, usedGpuMemory=drawing)] if drawing and handle == 0 else []
+
+    monkeypatch.setattr(fake, "nvmlDeviceGetComputeRunningProcesses", processes, raising=False)
+    monkeypatch.setattr(fake, "nvmlDeviceGetGraphicsRunningProcesses", graphics, raising=False)
+
+
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like one of a run, and does nothing."""
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, "-m", "engine.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_who_uses_a_card(two_cards: FakeNvml, monkeypatch: pytest.MonkeyPatch, worker: subprocess.Popen[bytes]) -> None:
+    gone = 2**22 + 1  # no pid is as large: a process of another container
+    computing(monkeypatch, two_cards, {os.getpid(): 5 * GB, worker.pid: 30 * GB, gone: None}, drawing=GB)
+    me = psutil.Process()
+    assert hardware.users() == {
+        0: [
+            GpuUser(worker.pid, me.username(), psutil.Process(worker.pid).name(), 30 * GB, True),
+            GpuUser(os.getpid(), me.username(), me.name(), 5 * GB, False),
+            GpuUser(gone, "", "", 0, False),
+        ],
+        1: [],
+    }
+    found = hardware.read()
+    big, small = found.gpus
+    assert (big.memory_ours, big.memory_desktop, big.memory_of_others) == (30 * GB, GB, 9 * GB)
+    assert big.occupied and not small.occupied  # 1 GB of 16 in use, by nobody who computes: the driver
+    assert found.budget == 70 * GB  # for a run whose turn comes after the one that trains there now
+    assert found.emptiest == big and found.memory_ours > 0
+
+
+def test_a_card_that_only_our_runs_use_is_not_occupied(
+    two_cards: FakeNvml, monkeypatch: pytest.MonkeyPatch, worker: subprocess.Popen[bytes]
+) -> None:
+    computing(monkeypatch, two_cards, {worker.pid: 39 * GB})
+    assert not hardware.read().gpus[0].occupied
+    computing(monkeypatch, two_cards, {})
+    assert hardware.read().gpus[0].occupied  # nobody to be seen, and half of it is gone
+
+
+def test_what_runs_before_hold_is_counted_on_up_to_all_there_is() -> None:
+    found = Hardware(memory_total=10 * GB, memory_free=4 * GB, memory_ours=3 * GB)
+    assert 6 * GB < found.budget < 7 * GB
+    assert Hardware(memory_total=10 * GB, memory_free=9 * GB, memory_ours=3 * GB).budget < 10 * GB
 
 
 def test_hidden_cards_are_not_read(two_cards: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
