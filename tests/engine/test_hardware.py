@@ -115,6 +115,7 @@ def worker() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_who_uses_a_card(two_cards: FakeNvml, monkeypatch: pytest.MonkeyPatch, worker: subprocess.Popen[bytes]) -> None:
+    monkeypatch.setattr(hardware, "_torch_has_cuda", lambda: True)
     gone = 2**22 + 1  # no pid is as large: a process of another container
     computing(monkeypatch, two_cards, {os.getpid(): 5 * GB, worker.pid: 30 * GB, gone: None}, drawing=GB)
     me = psutil.Process()
