@@ -1,7 +1,11 @@
-"""A token in the environment stays there: in no file, no line of a journal or log, no argument, and nothing printed."""
+"""A token in the environment stays there: in no file, no line of a journal or log, no argument, and nothing printed.
+
+The same runs are looked at for the rest of what is promised of a worker: what it opens to others, unpickles and starts.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -43,14 +47,40 @@ def ftui(*words: str) -> tuple[int, str]:
     while face.poll() is None:
         seen = max(seen, len(lines := list(arguments())))
         assert not any(CANARY.encode() in line for line in lines)
+        assert not listening(), "a process of a run listens on the network"
         try:
-            face.wait(0.1)
+            face.wait(0.3)
         except subprocess.TimeoutExpired:
             continue
     said, _ = face.communicate()
     assert seen, "no process of this user was looked at"
     assert CANARY not in said.decode(), said
     return face.returncode, said.decode()
+
+
+def listening() -> list[str]:
+    """TCP sockets in the state LISTEN (0A) that a process of any of the runs holds, faces and supervisors too."""
+    pids = [os.getpid()]
+    for run in directory.all_runs():
+        record = status.read_json(run.supervisor_path)
+        known = [processes.parse(record.get(who)) for who in ("supervisor", "worker")]
+        pids += [who.pid for who in known if processes.alive(who) and who is not None]
+    held = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                held.add(str(descriptor.readlink()))
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return [" ".join(line) for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in held]
+
+
+def open_to_others(*roots: Path) -> list[Path]:
+    """Files, folders and sockets below that anybody else may read, write or enter."""
+    return [
+        path for root in roots for path in root.rglob("*") if not path.is_symlink() and path.lstat().st_mode & 0o077
+    ]
 
 
 def arguments() -> Iterator[bytes]:
@@ -76,8 +106,14 @@ def test_train_chat_export_and_a_failure_leave_no_token(
     tiny_model: Path,
     tmp_path: Path,
     private_folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loose_umask: None,
 ) -> None:
     """And the failure is that of a model folder deleted under a run: cause and next step in three lines."""
+    audit = tmp_path / "audit"
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("FTUI_WORKER_MODULE", "audited_worker")
+    monkeypatch.setenv("FTUI_AUDIT_LOG", str(audit))
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     plan = recipe("canary", epochs=2.0)
@@ -105,6 +141,12 @@ def test_train_chat_export_and_a_failure_leave_no_token(
     code, said = ftui("resume", "canary", "--wait")
     assert code == Exit.OK and "goes on from step 6" in said, said
     assert not files_that_quote_it(private_folders, tmp_path)
+    assert not open_to_others(*private_folders.glob("*/ftui"), tmp_path / "exported")
+    # Training, resuming from a checkpoint, chat and export: nothing was unpickled, no shell, no port.
+    seen = audit.read_text().splitlines()
+    assert seen.count("watching") >= 4
+    assert [line for line in seen if line != "watching" and not line.startswith("subprocess.Popen")] == []
+    assert not [line for line in seen if "shell" in line or "/bin/sh" in line]
 
 
 def test_a_library_that_quotes_the_token(
