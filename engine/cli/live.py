@@ -21,6 +21,7 @@ from engine.runs.events import (
     Failure,
     Note,
     Progress,
+    Retry,
     Sample,
     Start,
     State,
@@ -97,6 +98,7 @@ def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = Fals
     screen = not as_json and sys.stdout.isatty()
     display = _events() if as_json else _screen(directory.title(run)) if screen else _lines()
     begin = curve and not as_json and not screen  # a screen shows the curve anyway
+    hung = False
     with display as look:
         while True:
             now = status.read(run)  # before the journal: what was written before the end must still be shown
@@ -107,8 +109,14 @@ def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = Fals
                 if not screen and not begin:
                     look([event for event in events if event.seq > seen], view)
             if begin:
-                for line in picture(view):
+                for line in (*picture(view), *(f"tried again: {tried(one)}" for one in view.retries)):
                     show.say(line)
+            if now.hung or hung:
+                view.detail = now.detail if now.hung else ""
+                if now.hung and not hung and not as_json and not screen:
+                    for line in filter(None, (now.cause, now.where, now.next_step)):
+                        show.say(line)
+                hung = now.hung
             if screen or begin:
                 look(events if screen else [], view)
             begin = False
@@ -237,6 +245,8 @@ def _lines() -> Iterator[Look]:
                 case Sample() if event.answer != said_answer:
                     said_answer = event.answer
                     show.say(f"step {event.step}  “{_one_line(event.prompt, 40)}” → {_one_line(event.answer, 100)}")
+                case Retry():
+                    show.say(f"tried again: {tried(event)}")
                 case Note():
                     show.say(f"note: {event.text}")
                 case _:
@@ -244,6 +254,11 @@ def _lines() -> Iterator[Look]:
         sys.stdout.flush()
 
     yield look
+
+
+def tried(again: Retry) -> str:
+    """ "2 instead of 4 rows at once, still 4 a step, after out of memory at 4 rows of up to 64 tokens"."""
+    return f"{again.change}, after {again.cause}"
 
 
 def step_line(step: Step, total: int) -> str:
@@ -269,6 +284,7 @@ def _screen(name: str) -> Iterator[Look]:
         if answers:
             lines.append(show.styled(f"“{_one_line(view.samples[-1].prompt, console.width - 2)}”", "dim"))
         lines += [show.styled(f"{step:>6}  {_one_line(answer, console.width - 9)}") for step, answer in answers[-4:]]
+        lines += [show.styled(f"tried again: {tried(one)}", "yellow") for one in view.retries]
         lines += [show.styled(f"note: {note.text}", "yellow") for note in view.notes[-2:]]
         return Group(*lines)
 

@@ -1,4 +1,6 @@
-"""Goes on exactly where the newest whole checkpoint stands, with the same losses as if nothing had happened."""
+"""Goes on exactly where the newest whole checkpoint stands, with the same losses as if nothing had happened.
+
+With --edit it goes on otherwise: with less memory, another rate, more epochs."""
 
 from __future__ import annotations
 
@@ -10,6 +12,15 @@ from engine.cli import options as shared
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_run(parser)
     parser.add_argument("--gpu", type=int, metavar="N", help="index of the card to use (default: as before)")
+    parser.add_argument(
+        "-e",
+        "--edit",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="go on with another setting, as in max_length=512 (the recipe before is kept)",
+    )
+    parser.add_argument("--force", action="store_true", help="end the run first if it hangs")
     shared.add_wait(parser)
 
 
@@ -19,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
 
     found = shared.named_run(args)
     seen = live.mark(found)
-    step = control.resume(found, gpu=args.gpu)
+    step = control.resume(found, edits=shared.typed(args.edit, "--edit"), force=args.force, gpu=args.gpu)
     return live.go_on(found, args, step, seen)

@@ -12,15 +12,16 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import msgspec
 
 from engine import __version__
-from engine import recipe as recipes
 from engine.errors import Exit, FtuiError
 from engine.paths import write_private
-from engine.runs import chat, checkpoints, directory, processes, status
+from engine.recipe import Recipe, Settings
+from engine.runs import chat, checkpoints, directory, processes, recovery, status
 from engine.runs.directory import RunDir, handle, writing
 from engine.runs.events import Note, State
 from engine.runs.job import Job
@@ -33,10 +34,13 @@ __all__ = ["Job", "Warm", "extend", "prewarm", "release", "resume", "serve", "st
 POLITE = 3.0  # seconds a worker that only chats has to quit by itself before it gets SIGTERM
 PATIENCE = 20.0  # seconds until processes that should end are reported as stuck
 
+Gpu = int | Literal["auto"]  # index of a card in bus order, or the first that is free
 
-def start(run: RunDir, job: Job, gpu: int | None = None, warm: Warm | None = None) -> None:
+
+def start(run: RunDir, job: Job, gpu: Gpu | None = None, warm: Warm | None = None) -> None:
     """Start a worker for `job`, supervised and detached. Returns once it has its job; it loads long after that.
 
+    A training waits for its turn first (engine.runs.slots), unless the job's option "now" is set.
     A worker that lingers only to chat is sent away first. FtuiError(RUN_STATE) when the run is at work; to serve, one that
     serves already is at work too.
     """
@@ -66,24 +70,75 @@ def stop(run: RunDir, wait: bool = False) -> Status:
     return now
 
 
-def resume(run: RunDir, gpu: int | None = None, warm: Warm | None = None) -> int:
+def resume(
+    run: RunDir,
+    gpu: Gpu | None = None,
+    warm: Warm | None = None,
+    now: bool = False,
+    edits: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> int:
     """Go on from the newest whole checkpoint, or from step 0 when there is none; returns that step.
 
-    gpu  as in the last attempt when None. FtuiError(RUN_STATE) unless the run is stopped, failed or lost,
+    gpu  as in the last attempt when None
+    now  do not wait in line; a run that does is taken out of it first
+    edits  typed settings that are other than they were from now on (recovery.edited says which may be)
+    force  a run that hangs is ended first: what it did after its newest checkpoint is done again
+    FtuiError(RUN_STATE) unless the run is stopped, failed or lost,
     FtuiError(RECIPE_INVALID) when another version of ftui wrote a recipe that this one cannot follow.
     """
+    if force:
+        _end_hung(run)
+    if now and status.read(run).state == "queued":
+        stop(run, wait=True)
     _need(run, "stopped", "failed", "lost")
-    note = _begun_by_another(run)
+    notes = [_begun_by_another(run)]
+    recipe = run.recipe()
+    settings = recovery.edited(recipe.settings, edits or {})
+    notes += [f"{name} is {value} from here on" for name, value in (edits or {}).items()]
     with _claim(run) as lock:
         _need(run, "stopped", "failed", "lost")
         step, options = _from_checkpoint(run)
-        _launch(run, Job("train", str(run.path), options), gpu, warm, lock, note)
+        job = Job("train", str(run.path), options | _hurried(now))
+        with _changed(run, recipe, settings, "resume"):
+            _launch(run, job, gpu, warm, lock, "; ".join(note for note in notes if note))
     return step
 
 
-def extend(run: RunDir, epochs: float, gpu: int | None = None, warm: Warm | None = None) -> int:
+@contextlib.contextmanager
+def _changed(run: RunDir, recipe: Recipe, settings: Settings, why: str) -> Iterator[None]:
+    """Write `settings` into the run's recipe; as it was again when what follows fails."""
+    if settings == recipe.settings:
+        yield
+        return
+    with writing(run.path):
+        kept = directory.change_settings(run, recipe, settings, why)
+    try:
+        yield
+    except BaseException:
+        kept.replace(run.recipe_path)
+        raise
+
+
+def _end_hung(run: RunDir) -> None:
+    """Kill the processes of a run that hangs. Does nothing to one that does not."""
+    if not status.read(run).hung:
+        return
+    record = status.read_json(run.supervisor_path)
+    # The worker first: a supervisor that is well notes how it ended. Both may be halted, which only this signal ends.
+    for who in ("worker", "supervisor"):
+        identity = processes.parse(record.get(who))
+        if identity is not None:
+            processes.send(identity, signal.SIGKILL)
+            until = time.monotonic() + POLITE
+            while status.lives(run, record) and time.monotonic() < until:
+                time.sleep(0.02)
+
+
+def extend(run: RunDir, epochs: float, gpu: Gpu | None = None, warm: Warm | None = None, now: bool = False) -> int:
     """Train a finished run for `epochs` more, from its last whole checkpoint; returns that checkpoint's step.
 
+    gpu, now  as for `resume`
     The recipe in the folder says the new total; the one before is kept as recipe.before-extend-K.yaml.
     FtuiError(RUN_STATE) unless the run is ready and a checkpoint of it is whole.
     """
@@ -102,24 +157,14 @@ def extend(run: RunDir, epochs: float, gpu: int | None = None, warm: Warm | None
                 str(run.checkpoints),
                 "start a new run from the adapter",
             )
-        before = run.recipe_path.read_bytes()
-        number = 1
-        while (kept := run.path / f"recipe.before-extend-{number}.yaml").exists():
-            number += 1
-        recipe.settings = msgspec.structs.replace(recipe.settings, epochs=recipe.settings.epochs + epochs)
-        with writing(run.path):
-            write_private(kept, before)
-            write_private(run.recipe_path, recipes.to_yaml(recipe))
-        try:
-            _launch(run, Job("train", str(run.path), {**options, "extend": epochs}), gpu, warm, lock, note)
-        except BaseException:
-            write_private(run.recipe_path, before)
-            kept.unlink(missing_ok=True)
-            raise
+        settings = msgspec.structs.replace(recipe.settings, epochs=recipe.settings.epochs + epochs)
+        options |= {"extend": epochs} | _hurried(now)
+        with _changed(run, recipe, settings, "extend"):
+            _launch(run, Job("train", str(run.path), options), gpu, warm, lock, note)
     return step
 
 
-def serve(run: RunDir, gpu: int | None = None, warm: Warm | None = None) -> None:
+def serve(run: RunDir, gpu: Gpu | None = None, warm: Warm | None = None) -> None:
     """See to it that a worker answers on run.socket_path; waits for one to load where none does yet.
 
     FtuiError(RUN_STATE) while the run trains or has nothing to talk to; the worker's own failure when it fails.
@@ -179,6 +224,8 @@ def _need(run: RunDir, *states: str) -> None:
 
 
 def _busy(now: Status, run: RunDir) -> FtuiError:
+    if now.hung:
+        return FtuiError(Exit.RUN_STATE, f"{now.name} is {now.cause}", now.where, now.next_step)
     doing = {"export": "exporting", "serve": "answering"}.get(now.job, now.state)
     place = f" {now.detail}" if now.detail.startswith("on ") else ""
     return FtuiError(
@@ -187,6 +234,10 @@ def _busy(now: Status, run: RunDir) -> FtuiError:
         run.name,
         f"watch it: ftui attach {handle(run)}",
     )
+
+
+def _hurried(now: bool) -> dict[str, object]:
+    return {"now": True} if now else {}
 
 
 def _from_checkpoint(run: RunDir) -> tuple[int, dict[str, object]]:
@@ -267,10 +318,10 @@ def _begun_by_another(run: RunDir) -> str:
     return "" if begun == __version__ else f"begun with ftui {begun}, going on with {__version__}"
 
 
-def _launch(run: RunDir, job: Job, gpu: int | None, warm: Warm | None, lock: int, note: str = "") -> None:
+def _launch(run: RunDir, job: Job, gpu: Gpu | None, warm: Warm | None, lock: int, note: str = "") -> None:
     """Write down a new attempt, with a `note` where there is one, and start its processes. The caller holds the lock."""
     last = status.read_json(run.supervisor_path)
-    gpu = last.get("gpu") if gpu is None else gpu
+    gpu = last.get("gpu") if gpu is None else None if gpu == "auto" else gpu
     attempt = int(last.get("attempt", 0)) + 1
     options = job.options if gpu is None else {**job.options, "gpu": gpu}
     job = Job(job.kind, str(run.path), options, attempt)

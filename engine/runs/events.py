@@ -11,7 +11,17 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 StateName = Literal[
-    "preparing", "loading", "tokenizing", "training", "evaluating", "saving", "ready", "stopped", "failed", "lost"
+    "preparing",
+    "queued",
+    "loading",
+    "tokenizing",
+    "training",
+    "evaluating",
+    "saving",
+    "ready",
+    "stopped",
+    "failed",
+    "lost",
 ]
 ENDED: frozenset[str] = frozenset({"ready", "stopped", "failed", "lost"})
 
@@ -83,6 +93,9 @@ class Evaluated(Event, tag="evaluated"):
 
     step: int
     loss: float
+    accuracy: float | None = None
+    margin: float | None = None
+    likelier: float | None = None
 
 
 class Sample(Event, tag="sample"):
@@ -93,9 +106,6 @@ class Sample(Event, tag="sample"):
     answer: str
 
 
-    accuracy: float | None = None
-    margin: float | None = None
-    likelier: float | None = None
 class Checkpoint(Event, tag="checkpoint"):
     """A checkpoint was committed; `path` is relative to the run directory."""
 
@@ -134,11 +144,29 @@ class Evaluation(Event, tag="evaluation"):
 
 
 class Exported(Event, tag="exported"):
-    """An export was written, loaded back and compared: `difference` is the largest gap between logits."""
+    """An export was written, loaded back and compared: `difference` is the largest gap between logits.
 
-    kind: Literal["adapter", "merged"]
+    form          "f16" or "q8_0" of a GGUF, else the precision of the weights ("fp32")
+    alike, asked  of a GGUF: greedy answers that are the run's own, of so many that were compared
+    bytes         of all its files
+    """
+
+    kind: Literal["adapter", "merged", "gguf"]
     path: str
     difference: float
+    form: str = ""
+    alike: int = 0
+    asked: int = 0
+    bytes: int = 0
+
+
+class Pushed(Event, tag="pushed"):
+    """An export was put on the hub. `path` is the folder it came from."""
+
+    repository: str
+    url: str
+    public: bool
+    path: str
 
 
 class Note(Event, tag="note"):
@@ -185,6 +213,7 @@ AnyEvent = (
     | Result
     | Evaluation
     | Exported
+    | Pushed
     | Note
     | Retry
     | Failure

@@ -50,6 +50,23 @@ def _start_time(pid: int) -> int | None:
     return None if fields[0] in "ZXx" else int(fields[19])
 
 
+def state(pid: int) -> str:
+    """The letter that the kernel has for it: R runs, S sleeps, D waits for a device, T is halted; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether process `pid` has a handler of its own for this signal: without one it would end it."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
 def identity(pid: int | None = None) -> Identity | None:
     """The identity of process `pid` of this machine (of this very process by default), None when it is gone."""
     pid = os.getpid() if pid is None else pid

@@ -1,8 +1,10 @@
 """How a run stands, concluded from its journal, its processes and how they ended.
 
     1. an ended state in the journal (ready, stopped, failed) holds, whatever became of the worker afterwards
-    2. else, while the supervisor or the worker lives, the journal's state
-    3. else, when exit.json belongs to this attempt: failed, with how the worker ended
+    2. else, while the supervisor or the worker lives, the journal's state; where a training has been silent for too long
+       it is said to hang (engine.runs.hang)
+    3. else, when exit.json belongs to this attempt: failed, with how the worker ended; stopped when a stop was asked for
+       before the next try began
     4. else lost: the machine went down, or the supervisor was killed
 
 A journal can be long (1 M steps are 240 MB), so it is not read: the wanted lines are looked for from its end. State,
@@ -15,15 +17,18 @@ import fcntl
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from engine.errors import FtuiError
-from engine.runs import journal, processes
+from engine.runs import hang, journal, processes, recovery
 from engine.runs.directory import RunDir, handle, title
-from engine.runs.events import ENDED, AnyEvent, Evaluated, Failure, Start, State, StateName, Step
+from engine.runs.events import ENDED, AnyEvent, Evaluated, Failure, Retry, Start, State, StateName, Step
+from engine.runs.supervisor import TRIES
+from engine.text import size
 
 WINDOW = 64 * 1024  # bytes of the journal's end that are read at once
 EVALUATION_WINDOW = 4 << 20
@@ -34,8 +39,9 @@ class Status(Struct, kw_only=True):
     """One run now. Losses are of the last logged step, times in seconds since 1970, seconds_left in seconds.
 
     name          the recipe's name; the folder's is the last part of `dir`
-    detail        a word on the state: "killed", "out of memory", "on HOST" for a run of another machine
-    cause, where, next_step   why it failed or was lost, else empty
+    detail        a word on the state: "killed", "try 2 of 4", "on HOST" for a run of another machine
+    cause, where, next_step   why it failed, was lost or hangs, else empty
+    hung          it says that it trains and lives, but no step has come for too long
     worker_alive  whether a process of the run lives on this machine, be it only to chat
     job           what that process was started for: "train", "serve", "export"; empty when none was ever started
     result        folder of the complete adapter or model, else None
@@ -48,6 +54,7 @@ class Status(Struct, kw_only=True):
     cause: str = ""
     where: str = ""
     next_step: str = ""
+    hung: bool = False
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
@@ -138,18 +145,36 @@ def _conclude(run: RunDir, record: dict[str, Any], living: bool, ended: dict[str
             if isinstance(failure, Failure):
                 status.cause, status.where, status.next_step = failure.cause, failure.where, failure.next_step
     elif living:
-        pass
+        _doubt(status, run, record, tail)
+    elif ended.get("code") == os.EX_TEMPFAIL and run.stop_path.exists():
+        status.state, status.detail = "stopped", "before the next try"
     elif not ended and where is not None and processes.elsewhere(where) and locked(run):
         status.detail = f"on {where.host}"
     else:
         status.state = "failed" if ended else "lost"
         status.detail, failure = _explain(run, record, ended)
         told = tail.last("failure", since)
+        if ended.get("code") == os.EX_TEMPFAIL and isinstance(again := tail.last("retry", since), Retry):
+            failure = Failure(cause=again.cause, next_step=f"ftui resume {handle(run)}")
         failure = told if isinstance(told, Failure) else failure
         status.cause, status.where, status.next_step = failure.cause, failure.where, failure.next_step
     if status.state in ENDED:
         status.seconds_left = None
     return status
+
+
+def _doubt(status: Status, run: RunDir, record: dict[str, Any], tail: Tail) -> None:
+    """A living run: which try it is, and whether it hangs."""
+    if (number := int(record.get("try", 1))) > 1:
+        status.detail = status.detail or f"try {number} of {TRIES}"
+    if status.state == "training" and status.job == "train":
+        now = time.time()
+        silent = now - status.updated if status.updated else 0.0
+        found = hang.look(run, record, tail.recent(), now) if silent > min(hang.FLOOR, hang.UNKNOWN) else None
+        if found is not None:
+            status.hung, status.detail, status.seconds_left = True, found.words, None
+            status.cause, status.where = found.words, found.where
+            status.next_step = f"ftui resume {handle(run)} --force: ends it and goes on from the checkpoint"
 
 
 def locked(run: RunDir) -> bool:
@@ -210,9 +235,10 @@ def _explain(run: RunDir, record: dict[str, Any], ended: dict[str, Any]) -> tupl
         cause = "the machine was restarted while the run went on" if restarted else "the run's processes are gone"
         return "", Failure(cause=cause, next_step=again)
     number = ended.get("signal")
+    if number == signal.SIGKILL and ended.get("oom_killed"):
+        return "killed for memory", _killed_for_memory(run, int(ended.get("memory") or 0), again)
     if number == signal.SIGKILL:
-        oom = "; the kernel killed it for memory" if ended.get("oom_killed") else ""
-        return "killed", Failure(cause=f"the worker was killed (signal 9){oom}", next_step=again)
+        return "killed", Failure(cause="the worker was killed (signal 9)", next_step=again)
     if isinstance(number, int):
         try:
             label = signal.Signals(number).name
@@ -225,6 +251,24 @@ def _explain(run: RunDir, record: dict[str, Any], ended: dict[str, Any]) -> tupl
     code = ended.get("code")
     cause = "the worker ended without a result" if code == 0 else f"the worker ended with exit code {code}"
     return "", Failure(cause=cause, where=last_words(run.log_path), next_step=again)
+
+
+def _killed_for_memory(run: RunDir, held: int, again: str) -> Failure:
+    """The kernel took the worker, which held at most `held` bytes (0: unknown), because memory had run out."""
+    from engine import hardware  # with psutil it takes longer to load than a status to conclude
+
+    total = hardware.read().memory_total
+    much = f": it held {size(held)} of {size(total)}" if held and total else ""
+    failure = Failure(cause=f"the kernel killed the worker for memory{much}")
+    try:
+        less = recovery.less_memory(run.recipe().settings)
+    except FtuiError:
+        less = None
+    failure.next_step = f"end other programs, then `{again}`"
+    if less is not None:
+        failure.offer = less.settings
+        failure.next_step += f"; or `{again} {less.options}`: {less.text}"
+    return failure
 
 
 def last_words(path: Path) -> str:
@@ -321,6 +365,10 @@ class Tail:
     def first_time(self) -> float | None:
         event = journal.decode(self._line(0)) if self.size else None
         return None if event is None else event.time
+
+    def recent(self) -> list[AnyEvent]:
+        """The events of the window: the last few hundred lines."""
+        return [event for line in self._window.split(b"\n") if line and (event := journal.decode(line)) is not None]
 
     def newest(self) -> AnyEvent | None:
         """The last event of any kind within the window, which holds at least one whole line."""

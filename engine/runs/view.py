@@ -19,6 +19,7 @@ from engine.runs.events import (
     Progress,
     Result,
     Retired,
+    Retry,
     Sample,
     Start,
     State,
@@ -70,6 +71,7 @@ class RunView:
         self.evaluation: Evaluation | None = None
         self.failure: Failure | None = None
         self.notes: list[Note] = []
+        self.retries: list[Retry] = []  # that led to this attempt, without the person in between
         self.exports: list[Exported] = []
         self.seq = 0
         self.time = 0.0
@@ -109,6 +111,8 @@ class RunView:
                 self.progress = event
             case Start():
                 self.start, self.progress, self.failure = event, None, None
+                if self.retries and self.retries[-1].attempt != event.attempt:
+                    self.retries = []
                 self._rewind(event.from_step)
             case Evaluated():
                 self.evaluated.append(event)
@@ -126,6 +130,9 @@ class RunView:
                 self.exports.append(event)
             case Note():
                 self.notes.append(event)
+            case Retry():
+                follows = self.retries and self.retries[-1].attempt == event.attempt - 1
+                self.retries = [*(self.retries if follows else []), event]
             case Failure():
                 self.failure = event
 

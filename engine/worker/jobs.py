@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import os
+import select
+import sys
 from pathlib import Path
 
+from engine import hardware
 from engine.errors import Exit, FtuiError
+from engine.runs import hang, slots
 from engine.runs.directory import RunDir
 from engine.runs.events import State
 from engine.runs.job import Job
@@ -22,18 +29,32 @@ def run(job: Job, linger: float, first: float) -> int:
     journal = Writer(where.journal_path)
     status = {"run": where.path.name, "state": kind}
     service = Service(where.socket_path, lambda: status)
+    _tell_stack(where)
     recipe = None
+    place = None
+    room_needed = None
     try:
+        if kind == "train":  # chat and export wait for nobody
+            place = _place(job, where, journal)
+            if place is None:
+                return 0
+        elif "gpu" not in options and (card := hardware.read().emptiest) is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(card.index)
         from engine.worker.session import Session
 
         now = Session(where)
         recipe = now.recipe
         if kind == "train":
-            from engine.worker import train
+            from engine.worker import retries, train
 
             service.open()
+            retries.same_device(job)
             if not train.run(now, options.get("resume"), job.attempt, service):
                 return 0  # who stops a run wants the memory back
+            assert place is not None
+            slot = place.slot
+            place.leave()  # the next in line goes on; this one lingers only as long as nobody needs the room
+            room_needed = lambda: slots.asked_for(slot)  # noqa: E731
         elif kind == "serve":
             from engine.worker import answer, build
 
@@ -47,18 +68,58 @@ def run(job: Job, linger: float, first: float) -> int:
             export.run(now, options["kind"], target, options.get("shard_size") or "5GB")
             return 0
         status["state"] = "ready"
-        service.serve(linger, first if kind == "serve" else 0.0)
+        service.serve(linger, first if kind == "serve" else 0.0, room_needed)
         return 0
     except BaseException as error:
-        from engine.worker import failures
+        from engine.worker import failures, retries
 
-        failure = failures.describe(error, recipe, where.name)
-        journal.write(failure)
         if kind == "train":
-            journal.write(State(state="failed", detail=failure.cause))
+            code = retries.after(error, recipe, job, journal)
+            if place is not None:
+                place.leave(keep=code == os.EX_TEMPFAIL)
+            return code
+        journal.write(failures.describe(error, recipe, where.name))
         return 1
     finally:
+        if place is not None:
+            place.leave()
         service.close()
+
+
+def _place(job: Job, where: RunDir, journal: Writer) -> slots.Place | None:
+    """A place to train, waited for before anything heavy is imported. None when the run was stopped in line, or its
+    supervisor is gone: nobody would note how it ends."""
+    queued = False
+
+    def say(words: str) -> None:
+        nonlocal queued
+        queued = True
+        journal.write(State(state="queued", detail=words))
+
+    def idle(seconds: float) -> bool:
+        # The supervisor has nothing more to say: what comes through its pipe is the end of it.
+        gone, _, _ = select.select([sys.stdin.fileno()], [], [], seconds)
+        return not gone and not where.stop_path.exists()
+
+    place = slots.wait(where, job.options.get("gpu"), bool(job.options.get("now")), say, idle)
+    if place is None:
+        if where.stop_path.exists():
+            where.stop_path.unlink(missing_ok=True)
+            journal.write(State(state="stopped", detail="before its turn came"))
+        return None
+    if place.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place.gpu)
+    if queued or len(place.ticket.wanted) > 1:
+        journal.write(State(state="preparing", detail=f"on {slots.place_name(place.slot)}"))
+    return place
+
+
+def _tell_stack(where: RunDir) -> None:
+    """From now on this process writes where it is when it is asked (engine.runs.hang); C code below Python does not stop
+    that."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with contextlib.suppress(OSError):  # a full disk takes nothing more
+        faulthandler.register(hang.ASKED, os.open(where.path / hang.STACK, flags, 0o600), all_threads=False)
 
 
 def _result(where: RunDir, checkpoint: str | None) -> Path:

@@ -16,10 +16,10 @@ from engine import hardware, paths, speeds
 from engine.models import facts
 from engine.runs import checkpoints
 from engine.runs.directory import RunDir
-from engine.runs.events import Note, Result, Sample, Start, Step
+from engine.runs.events import Note, Progress, Result, Sample, Start, Step
 from engine.runs.journal import Reader
 from engine.worker import answer, build, evaluate, generate, session, stages, trainer
-from engine.worker.service import Service
+from engine.worker.service import Ask, Client, Service
 from engine.worker.session import Session
 
 
@@ -73,8 +73,13 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
 
     def sample(step: int) -> None:
         if recipe.probe:
+            now.journal.write(Progress(what="an answer to the probe", done=0, total=0))
             (answer,) = generate.answers(now.model, now.tokenizer, [now.ask(recipe.probe)])
             now.journal.write(Sample(step=step, prompt=recipe.probe, answer=answer))
+
+    def between(client: Client, ask: Ask) -> None:
+        now.journal.write(Progress(what="an answer in chat", done=0, total=0))
+        answer.reply(now, client, ask)
 
     def begin(steps: int) -> None:
         now.enter("training")
@@ -97,8 +102,9 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
             sample(0)
 
     training.add_callback(trainer.Watch(where, now.journal, settings, begin, sample, service.serve_pending))
-    service.answer = lambda client, ask: answer.reply(now, client, ask)
+    service.answer = between
     training.train(resume_from_checkpoint=str(where.path / resume) if resume else None)
+    service.answer = lambda client, ask: answer.reply(now, client, ask)
     _keep_speed(now, training)
     reached = training.state.global_step
     if not (where.checkpoints / checkpoints.name(reached)).exists():

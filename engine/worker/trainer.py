@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from engine.errors import Exit, FtuiError
 from engine.recipe import Recipe, Settings
 from engine.runs import checkpoints
 from engine.runs.directory import RunDir
-from engine.runs.events import Checkpoint, Evaluated, Note, Retired, Step
+from engine.runs.events import Checkpoint, Evaluated, Note, Progress, Retired, Step
 from engine.runs.journal import Writer
 from engine.worker import failures, plateau
 from engine.worker.pace import Pace
+
+TELL_EVERY = 10.0  # seconds between two words on an evaluation that lasts
 
 
 def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> dict[str, Any]:
@@ -84,8 +86,8 @@ class Journalled(_Trainer):
         self._origin = origin
         self._trained = trained_before
         self._read = 0  # tokens of this optimizer step so far, padding left out
-        self.evaluated = -1  # the step of the last evaluation
         self.pace = Pace()  # of this attempt
+        self.evaluated = -1  # the step of the last evaluation
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         computed, read, trained = self.counts(inputs)
@@ -110,19 +112,16 @@ class Journalled(_Trainer):
         # The journal first: callbacks of `super().log` write samples, which follow the loss of their step.
         if "loss" in logs:
             self._write_step(logs)
-            self.evaluated = self.state.global_step
         elif "eval_loss" in logs:
+            self.evaluated = self.state.global_step
             self._journal.write(Evaluated(step=self.state.global_step, loss=logs["eval_loss"], **self.measured()))
         super().log(logs, start_time)
 
     def _write_step(self, logs: dict[str, float]) -> None:
         step, loss, grad_norm = self.state.global_step, logs["loss"], float(logs.get("grad_norm") or 0.0)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            raise FtuiError(
-                Exit.RUN_FAILED,
-                f"the loss is no longer a number at step {step} (loss {loss}, gradient norm {grad_norm})",
-                "nothing of this step was saved",
-                "train again with a lower learning rate, or precision bf16 or fp32",
+            raise failures.NotANumber(
+                f"the loss is no longer a number at step {step} (loss {loss}, gradient norm {grad_norm})"
             )
         seconds = self.pace.stepped().seconds
         self._journal.write(
@@ -140,8 +139,26 @@ class Journalled(_Trainer):
         )
         self._read = 0
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """What a checkpoint brings, but for the learning rate: there the recipe holds, which may have changed."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        rate, scheduler, optimizer = self.args.learning_rate, self.lr_scheduler, self.optimizer
+        assert scheduler is not None and optimizer is not None
+        if checkpoint is None or all(base == rate for base in scheduler.base_lrs):
+            return
+        for group, base in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+            group["lr"] *= rate / base
+            group["initial_lr"] = rate
+        scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+        scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
+        trained = (weight for weight in model.parameters() if weight.requires_grad)
+        if not all(bool(weight.isfinite().all()) for weight in trained):
+            # The last update spoilt them: its loss was a number, and no later one will be.
+            raise failures.NotANumber(f"a weight is no longer a number after step {step}")
+        self._journal.write(Progress(what="a checkpoint", done=0, total=0))
         stage = Path(str(self.args.output_dir)) / f"checkpoint-{step}"
         shutil.rmtree(stage, ignore_errors=True)
         final = self._run.checkpoints / checkpoints.name(step)
@@ -181,6 +198,7 @@ class Watch(TrainerCallback):
     ) -> None:
         self._run, self._journal, self._settings = run, journal, settings
         self._begin, self._sample, self._between = begin, sample, between
+        self._told = 0.0  # when the journal last heard of an evaluation
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -193,6 +211,14 @@ class Watch(TrainerCallback):
         if self._run.stop_path.exists():
             control.should_save = control.should_training_stop = True
         return control
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A batch of the held-out rows is done: the journal says so now and then, as long as it lasts."""
+        if (now := time.monotonic()) - self._told > TELL_EVERY:
+            self._told = now
+            self._journal.write(Progress(what="held-out rows", done=0, total=0))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -50,6 +50,8 @@ def train(run: RunDir, job: dict, what: str) -> None:
         if step % 5 == 0:
             save(run, step)
             journal.write(events.Checkpoint(step=step, path=f"checkpoints/{checkpoints.name(step)}"))
+        if what == "eat" and step == 7:
+            b"x" * (1 << 30)  # more than it may have
         while what == "hang" and step == 7 and not run.stop_path.exists():
             time.sleep(0.01)
         if run.stop_path.exists():
