@@ -13,6 +13,8 @@ import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
+from engine import glyphs
+
 # What is not shown as it is. C0, DEL and C1 control a terminal; a lone surrogate cannot be written to one; separators of
 # lines and paragraphs break the line; the rest is Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties.txt): it
 # cannot be seen, hides text, or reorders what is on the screen ("Trojan Source"). U+FE0E and U+FE0F choose between two
@@ -47,6 +49,7 @@ _ONE_LINE = {**_MARKS, 0x09: " ", 0x0A: "⏎", 0x0D: "␍"}
 _MANY_LINES = {**_MARKS, 0x09: "    "}
 del _MANY_LINES[0x0A]
 _UNSAFE_CHARACTER = re.compile("[" + "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in _UNSAFE) + "]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 # Marks on top of each other take no width, so that no limit of columns holds them back. More than 30 stand on one letter
 # in no language (Unicode Standard Annex 15, Stream-Safe Text Format). Latin and CJK text has none to count.
 _MOST_STACKED = 30
@@ -59,7 +62,10 @@ def safe(text: object, *, newlines: bool = False) -> str:
     newlines  keep line feeds as they are; otherwise each becomes ⏎
     """
     shown = str(text).translate(_MANY_LINES if newlines else _ONE_LINE)
-    return shown if shown.isascii() else _MAY_STACK.sub(_unstacked, shown)
+    if shown.isascii():
+        return shown
+    shown = _MAY_STACK.sub(_unstacked, shown)
+    return glyphs.foreign(shown) if glyphs.ascii_only() else shown
 
 
 def _unstacked(match: re.Match[str]) -> str:
@@ -78,7 +84,8 @@ def one_for_one(text: str) -> str:
 
 def escaped(document: str) -> str:
     r"""A JSON document of one line with every such character as \uXXXX: the same to a program, and safe to print."""
-    return _UNSAFE_CHARACTER.sub(lambda match: _json(ord(match[0])), document)
+    unsafe = _NOT_ASCII if glyphs.ascii_only() else _UNSAFE_CHARACTER
+    return unsafe.sub(lambda match: _json(ord(match[0])), document)
 
 
 def _json(code: int) -> str:

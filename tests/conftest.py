@@ -33,6 +33,7 @@ def private_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("FTUI_LINGER", "0")
+    monkeypatch.setenv("FTUI_ASCII", "0")  # whatever the locale of who runs the tests
     return home
 
 

@@ -6,17 +6,14 @@ Nothing heavy is imported here, and first paint waits for nothing: what a screen
 from __future__ import annotations
 
 import asyncio
-import codecs
 import os
-import signal
 import sys
-import termios
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from textual import events
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.screen import Screen
@@ -25,6 +22,7 @@ from engine import paths
 from engine.errors import FtuiError
 from engine.text import safe
 from tui.frame import MODE_KEYS, Frame
+from tui.terminal import TerminalApp
 from tui.theme import DARK, LIGHT
 from tui.wizard import Wizard, make_step
 
@@ -65,7 +63,7 @@ def _export(run: RunDir) -> Screen:
 _OF_A_RUN: dict[str, Callable[[RunDir], Screen]] = {"train": _train, "chat": _chat, "export": _export}
 
 
-class FtuiApp(App[None]):
+class FtuiApp(TerminalApp):
     """The terminal face of ftui."""
 
     TITLE = "ftui"
@@ -105,8 +103,6 @@ class FtuiApp(App[None]):
         self._read_keymap()
         if self._opening != self.DEFAULT_MODE:
             self.show(self._opening)
-        if not self.is_headless:
-            self.set_interval(2, _leave_a_dead_terminal)
         self._look_at_machine()
         self.set_interval(2, self._look_at_machine)
 
@@ -281,23 +277,8 @@ def _training() -> list[str]:
     return found
 
 
-def _leave_a_dead_terminal() -> None:
-    """A terminal that is gone reads as endless end-of-file; without this the process would spin on it."""
-    try:
-        termios.tcgetattr(0)
-    except termios.error:
-        os._exit(129)
-
-
 def run(opening: str = "runs", run_shown: RunDir | None = None) -> NoReturn:
     """Open the app at a mode; when it closes, the process ends."""
-    # Textual installs no handler for a hang-up. The face owns nothing that would be lost, so it just goes.
-    signal.signal(signal.SIGHUP, lambda *_: os._exit(129))
-    # Bytes of legacy mouse reports are no UTF-8 and would end the reader thread (Textual issue 6668).
-    from textual.drivers import linux_driver
-
-    forgiving = codecs.getincrementaldecoder("utf-8")
-    linux_driver.getincrementaldecoder = lambda _: partial(forgiving, errors="replace")  # type: ignore[assignment]
     app = FtuiApp(opening, run_shown)
     # Not app.run(): at its end it would wait for every thread, and a model may be minutes from being fetched.
     asyncio.new_event_loop().run_until_complete(app.run_async())

@@ -6,7 +6,6 @@ import argparse
 import difflib
 import errno
 import importlib
-import io
 import json
 import os
 import shlex
@@ -17,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from engine import __version__
+from engine import __version__, glyphs
 from engine.errors import Exit, FtuiError
 from engine.secrets import redacted
 
@@ -59,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
     """Do `work`; the exit code. Whatever it raises becomes at most three lines on stderr, made safe."""
     as_json = "--json" in arguments
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    glyphs.choose()
     try:
         return int(work())
     except FtuiError as error:

@@ -95,7 +95,7 @@ def follow(run: RunDir, view: RunView, as_json: bool = False, curve: bool = Fals
     from engine.runs import directory, journal, status
 
     reader = journal.Reader(run.journal_path)
-    screen = not as_json and sys.stdout.isatty()
+    screen = not as_json and show.redraws()
     display = _events() if as_json else _screen(directory.title(run)) if screen else _lines()
     begin = curve and not as_json and not screen  # a screen shows the curve anyway
     hung = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def shown(quiet: bool = False) -> Iterator[Report]:
     """A function to report to. A bar on a terminal's stderr; else a line now and then for what lasts."""
     if quiet:
         yield lambda what, done, total: None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown"):
         yield from _bar()
     else:
         yield _lines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,11 @@ def console(stderr: bool = False) -> Console:
     return Console(
         file=out, highlight=False, markup=False, emoji=False, width=None if out.isatty() else 160, soft_wrap=False
     )
+
+
+def redraws() -> bool:
+    """Whether what stands on stdout can be drawn over, as a picture that changes needs it."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def say(text: object = "", style: str = "") -> None:

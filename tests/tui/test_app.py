@@ -186,12 +186,12 @@ def test_what_opens_the_app_on_a_terminal(
     assert (asked, given) == (([opens], []) if opens else ([], [arguments]))
 
 
-def test_without_a_terminal_help_is_printed(
+def test_without_a_terminal_it_is_said_what_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    assert entry.main([]) == 0
-    assert "train" in capsys.readouterr().out
+    assert entry.main([]) == 2
+    assert "the screens need a terminal" in (said := capsys.readouterr().err) and "ftui --help" in said
 
 
 def test_an_unknown_run_is_said_before_anything_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""What happens on a real pseudo-terminal: bytes, modes, sizes, hang-ups."""
