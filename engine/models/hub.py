@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from engine.errors import Exit, FtuiError
 Progress = Callable[[str, int, int], None]
 
 PATIENCE = 3.0  # seconds a hub has to answer in before something else is tried
-WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.tiktoken", "*.py"]  # never pickled weights; code to read
+# Never pickled weights; code to be read.
+WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.tiktoken", "*.py"]
 
 
 def answers(patience: float = PATIENCE) -> bool:
@@ -84,14 +86,37 @@ def download(repository: str, folder: Path | None, progress: Progress, revision:
         ) from None
     except hub_errors.RevisionNotFoundError:
         raise FtuiError(Exit.MODEL_MISSING, f"{repository} has no revision {revision}") from None
-    except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled, OSError) as error:
-        if isinstance(error, OSError) and error.errno == 28:
-            raise FtuiError(Exit.DISK_FULL, f"the disk is full: {repository} could not be fetched") from None
-        raise FtuiError(
+    except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, OSError) as error:
+        raise _unreachable(repository, error) from None
+
+
+def _unreachable(repository: str, error: Exception) -> FtuiError:
+    """Why nothing came, where the hub did not say that it is about the model."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return FtuiError(Exit.DISK_FULL, f"the disk is full: {repository} could not be fetched")
+    # Its client calls the hub unreachable, too, when it answers with an error.
+    answered = next((one for one in (error, error.__cause__) if isinstance(one, HfHubHTTPError)), None)
+    status = getattr(getattr(answered, "response", None), "status_code", None)
+    if status in (401, 403):
+        return FtuiError(
             Exit.NETWORK,
-            f"the hub cannot be reached, and {repository} is not on this machine",
-            next_step="check the network, or give --model a local folder, a GGUF file or `starter`",
-        ) from None
+            f"the hub does not let this token fetch {repository}",
+            next_step="set HF_TOKEN to a valid token that may read it, or unset it for what is public",
+        )
+    elsewhere = "or give --model a local folder, a GGUF file or `starter`"
+    if status is not None:
+        return FtuiError(
+            Exit.NETWORK,
+            f"the hub has a problem of its own: it answers {status}",
+            next_step=f"try again later, {elsewhere}",
+        )
+    return FtuiError(
+        Exit.NETWORK,
+        f"the hub cannot be reached, and {repository} is not on this machine",
+        next_step=f"check the network, {elsewhere}",
+    )
 
 
 class _Nowhere:

@@ -39,8 +39,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return change
 
 
-def begin(recipe: Recipe) -> RunDir:
-    run = directory.create(recipe, {})
+def begin(made: Recipe) -> RunDir:
+    run = directory.create(made, {})
     control.start(run, Job("train", str(run.path), {"resume": None}))
     return run
 
