@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from engine import doctor, recipe
+from engine import recipe
 from engine.errors import Exit
 from engine.recipe import SETTING_FIELDS
 from engine.runs import directory
@@ -177,21 +176,3 @@ def test_doctor_names_each_thing_with_a_fix(ftui: Ftui, no_four_bit: None) -> No
     said = ftui("doctor")
     assert "4-bit" in said.out
     assert "\x1b" not in said.out
-
-
-def test_doctor_sees_a_folder_that_others_can_read(ftui: Ftui, no_four_bit: None, private_folders: Path) -> None:
-    ftui("where")
-    folder = private_folders / "state" / "ftui" / "runs"
-    folder.chmod(0o755)
-    found = [check for check in doctor.report() if check.name == "permissions"]
-    assert [check.level for check in found] == ["warning"]
-    assert found[0].fix == f"chmod 700 {folder}"
-    folder.chmod(0o700)
-
-
-def test_doctor_sees_a_full_disk(no_four_bit: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage("/")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
-    low = [check for check in doctor.report() if check.name.startswith("disk")]
-    assert {check.level for check in low} == {"warning"}
-    assert "XDG_STATE_HOME" in low[0].fix

@@ -145,7 +145,10 @@ def test_train_chat_export_and_a_failure_leave_no_token(
     # Training, resuming from a checkpoint, chat and export: nothing was unpickled, no shell, no port.
     seen = audit.read_text().splitlines()
     assert seen.count("watching") >= 4
-    assert [line for line in seen if line != "watching" and not line.startswith("subprocess.Popen")] == []
+    known = ("watching", "subprocess.Popen", "socket.bind <socket.socket fd=")
+    assert [line for line in seen if not line.startswith(known)] == []
+    # Sockets of the file system (family 1) only.
+    assert [line for line in seen if line.startswith("socket.") and "family=1," not in line] == []
     assert not [line for line in seen if "shell" in line or "/bin/sh" in line]
 
 
