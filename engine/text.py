@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from rich.cells import cell_len, set_cell_size
 
@@ -64,17 +65,21 @@ def safe(text: object, *, newlines: bool = False) -> str:
     shown = str(text).translate(_MANY_LINES if newlines else _ONE_LINE)
     if shown.isascii():
         return shown
-    shown = _MAY_STACK.sub(_unstacked, shown)
+    shown = _unstacked(shown, lambda code: f"<{code:04x}>")
     return glyphs.foreign(shown) if glyphs.ascii_only() else shown
 
 
-def _unstacked(match: re.Match[str]) -> str:
-    """A run of letters and marks with the marks beyond `_MOST_STACKED` written out beside each other."""
-    found, stacked = [], 0
-    for letter in match[0]:
-        stacked = stacked + 1 if unicodedata.category(letter) in ("Mn", "Me") else 0
-        found.append(letter if stacked <= _MOST_STACKED else f"<{ord(letter):04x}>")
-    return "".join(found)
+def _unstacked(text: str, written: Callable[[int], str]) -> str:
+    """`text` with the marks on one letter beyond `_MOST_STACKED` written out."""
+
+    def run(match: re.Match[str]) -> str:
+        found, stacked = [], 0
+        for letter in match[0]:
+            stacked = stacked + 1 if unicodedata.category(letter) in ("Mn", "Me") else 0
+            found.append(letter if stacked <= _MOST_STACKED else written(ord(letter)))
+        return "".join(found)
+
+    return _MAY_STACK.sub(run, text)
 
 
 def one_for_one(text: str) -> str:
@@ -85,7 +90,7 @@ def one_for_one(text: str) -> str:
 def escaped(document: str) -> str:
     r"""A JSON document of one line with every such character as \uXXXX: the same to a program, and safe to print."""
     unsafe = _NOT_ASCII if glyphs.ascii_only() else _UNSAFE_CHARACTER
-    return unsafe.sub(lambda match: _json(ord(match[0])), document)
+    return _unstacked(unsafe.sub(lambda match: _json(ord(match[0])), document), _json)
 
 
 def _json(code: int) -> str:

@@ -2,7 +2,7 @@
 
 Textual's driver does not survive three things: a terminal that hangs up (its reader spins on end-of-file), a signal that
 ends the process (the terminal stays as it is), and a terminal that takes nothing (the app waits for it). They are mended
-here, in the one class that talks to the terminal.
+here, in the one class that talks to the terminal; what of its input is a paste is told in tui/typed.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import Monochrome
 
 from tui.paint import Painter
+from tui.typed import Typed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -123,6 +124,7 @@ class Terminal(LinuxDriver):
         super().__init__(app, debug=debug, mouse=mouse, size=size)
         linux_driver.getincrementaldecoder = lambda _: _Decoder  # type: ignore[assignment]
         linux_driver.WriterThread = lambda _: _Writer(self._output)  # type: ignore[assignment,misc,return-value]
+        linux_driver.XTermParser = Typed  # type: ignore[misc]
         self._output = sys.__stdout__.fileno() if sys.__stdout__ else 1  # Textual takes standard error
         self._found = termios.tcgetattr(self.fileno)
         self._taken = False

@@ -148,6 +148,8 @@ def _from_system(error: Exception) -> FtuiError | None:
     where = str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FtuiError(Exit.DISK_FULL, "the disk is full", where, "free some space (`ftui where` shows the folders)")
+    if error.errno == errno.ENAMETOOLONG:
+        return FtuiError(Exit.USAGE, "this name is longer than a file's can be", where)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FtuiError(Exit.PERMISSION, f"not allowed: {error.strerror}", where, "check who owns it")
     return None

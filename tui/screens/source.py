@@ -93,11 +93,18 @@ def entries(registry: Path) -> list[SourceLine]:
     lines = []
     for name, entry in _registry(registry).items():
         file = entry.get("file_name") if isinstance(entry, dict) else None
-        if isinstance(file, str) and "\0" not in file and (registry.parent / file).exists():
+        if isinstance(file, str) and _exists(registry.parent / file):
             shape = "preference pairs" if entry.get("ranking") else str(entry.get("formatting", "alpaca"))
             detail = f"{file} as {REGISTRY} reads it, {shape}"
             lines.append(SourceLine(f"{registry.absolute()}:{name}", safe(name), safe(detail)))
     return lines[:MOST]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _registry(path: Path) -> dict[str, Any]:
