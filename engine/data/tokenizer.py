@@ -96,6 +96,10 @@ class Tokenizer:
         """Ids of a conversation up to where the next answer begins: what chat gives the model."""
         return self._encoded(rendering.prompt(messages, self._template, self._control, self._end, tools))[0]
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The text whose ids `prompt` gives."""
+        return rendering.prompt(messages, self._template, self._control, self._end).text
+
     def tokenize(self, example: Example) -> Tokens:
         """Ids and labels of the whole example, not cut."""
         rendered = self.render(example)

@@ -64,8 +64,7 @@ def run(job: Job, linger: float, first: float) -> int:
         else:
             from engine.worker import export
 
-            target = Path(options["to"]) if options.get("to") else export.default_folder(now, options["kind"])
-            export.run(now, options["kind"], target, options.get("shard_size") or "5GB")
+            export.run(now, options)
             return 0
         status["state"] = "ready"
         service.serve(linger, first if kind == "serve" else 0.0, room_needed)

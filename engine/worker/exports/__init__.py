@@ -1,0 +1,1 @@
+"""What an export is made of: GGUF with its vocabulary, Modelfile, model card, and the way to the hub."""
