@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.errors import FtuiError
 from engine.runs import hang, journal, processes, recovery
@@ -41,6 +41,7 @@ class Status(Struct, kw_only=True):
     name          the recipe's name; the folder's is the last part of `dir`
     detail        a word on the state: "killed", "try 2 of 4", "on HOST" for a run of another machine
     cause, where, next_step   why it failed, was lost or hangs, else empty
+    offer         settings with which a failed run may go on, if the person agrees: `resume` takes them
     hung          it says that it trains and lives, but no step has come for too long
     worker_alive  whether a process of the run lives on this machine, be it only to chat
     job           what that process was started for: "train", "serve", "export"; empty when none was ever started
@@ -54,6 +55,7 @@ class Status(Struct, kw_only=True):
     cause: str = ""
     where: str = ""
     next_step: str = ""
+    offer: dict[str, Any] = field(default_factory=dict)
     hung: bool = False
     step: int = 0
     total_steps: int = 0
@@ -143,7 +145,7 @@ def _conclude(run: RunDir, record: dict[str, Any], living: bool, ended: dict[str
         if status.state == "failed":
             failure = tail.last("failure", since)
             if isinstance(failure, Failure):
-                status.cause, status.where, status.next_step = failure.cause, failure.where, failure.next_step
+                _tell(status, failure)
     elif living:
         _doubt(status, run, record, tail)
     elif ended.get("code") == os.EX_TEMPFAIL and run.stop_path.exists():
@@ -157,10 +159,15 @@ def _conclude(run: RunDir, record: dict[str, Any], living: bool, ended: dict[str
         if ended.get("code") == os.EX_TEMPFAIL and isinstance(again := tail.last("retry", since), Retry):
             failure = Failure(cause=again.cause, next_step=f"ftui resume {handle(run)}")
         failure = told if isinstance(told, Failure) else failure
-        status.cause, status.where, status.next_step = failure.cause, failure.where, failure.next_step
+        _tell(status, failure)
     if status.state in ENDED:
         status.seconds_left = None
     return status
+
+
+def _tell(status: Status, failure: Failure) -> None:
+    status.cause, status.where, status.next_step = failure.cause, failure.where, failure.next_step
+    status.offer = failure.offer
 
 
 def _doubt(status: Status, run: RunDir, record: dict[str, Any], tail: Tail) -> None:

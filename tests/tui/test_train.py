@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from engine.runs import control
-from engine.runs.events import Note, Sample
+from engine.runs import control, status
+from engine.runs.events import Failure, Note, Retry, Sample, Start
 from tests.tui.hostile import HOSTILE, check_screen
 from tests.tui.run_files import FakeRun
 from tests.tui.stage import seen, until
@@ -141,9 +141,61 @@ async def test_keys_stop_resume_and_change_the_axis(monkeypatch: pytest.MonkeyPa
     assert called == ["stop congyu", "resume congyu"]
 
 
-async def test_a_resumed_run_forgets_the_steps_after_its_checkpoint() -> None:
-    from engine.runs.events import Start
+async def test_what_a_failure_offers_is_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(control, "resume", lambda run, edits: called.append(edits))
+    fake = FakeRun()
+    fake.begin()
+    fake.steps(1, 60)
+    words = "`ftui resume congyu --edit method=qlora`: packs the base into 4 bits"
+    fake.event(Failure(cause="out of memory at 1 row", next_step=words, offer={"method": "qlora"}))
+    fake.state("failed")
+    fake.gone(code=1)
+    app = FtuiApp("train", fake.run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "✗ out of memory at 1 row", "--edit method=qlora", "o Go on as offered")
+        await pilot.press("o")
+        await shows(pilot, "with method qlora")
+    assert called == [{"method": "qlora"}]
 
+
+async def test_another_try_is_shown() -> None:
+    fake = FakeRun()
+    fake.begin()
+    fake.steps(1, 60)
+    fake.state("preparing")
+    fake.event(Retry(attempt=2, kind="memory", cause="out of memory at 4 rows", change="2 instead of 4 rows at once"))
+    fake.event(Start(attempt=2, from_step=40, total_steps=115, epochs=5.0, rows=91))
+    fake.state("training")
+    fake.steps(41, 45)
+    fake.alive()
+    app = FtuiApp("train", fake.run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "● training", "try 2: 2 instead of 4 rows at once, after out of memory at 4 rows")
+
+
+async def test_a_run_that_hangs_is_ended_by_two_presses(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(control, "resume", lambda run, force=False: called.append(force))
+    fake = FakeRun()
+    fake.begin()
+    fake.steps(1, 60)
+    fake.alive()
+    hung = status.read(fake.run)
+    hung.hung, hung.cause = True, "hung: nothing for 4 min, after step 60"
+    hung.where = "hangs in \x1b[31mwait (engine/x.py, line 3)"
+    monkeypatch.setattr(status, "read", lambda run: hung)
+    app = FtuiApp("train", fake.run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "! hung: nothing for 4 min, after step 60", "hangs in ␛[31mwait", "r ends it and goes on")
+        await pilot.press("r")
+        await shows(pilot, "what came after step 40 is done again")
+        assert not called
+        await pilot.press("r")
+        await until(pilot, lambda: called == [True])
+
+
+async def test_a_resumed_run_forgets_the_steps_after_its_checkpoint() -> None:
     fake = FakeRun()
     fake.begin()
     fake.steps(1, 60)

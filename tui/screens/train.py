@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from time import time as clock
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -48,6 +50,8 @@ class TrainScreen(Frame):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "stop", "Stop and save", id="train.stop", tooltip="Stop after this step and keep a checkpoint"),
         Binding("r", "resume", "Resume", id="train.resume", tooltip="Go on from the newest checkpoint"),
+        Binding("n", "now", "Start now", id="train.now", tooltip="Do not wait in line, whatever else runs"),
+        Binding("o", "offer", "Go on as offered", id="train.offer", tooltip="Go on with what the last line offers"),
         Binding("c", "chat", "Chat", id="train.chat", tooltip="Talk to the tuned model beside its base"),
         Binding("e", "export", "Export", id="train.export", tooltip="Write the result where other programs load it"),
         Binding("l", "journal", "Log", id="train.log", tooltip="What the libraries printed"),
@@ -65,6 +69,7 @@ class TrainScreen(Frame):
         self._reader = Reader(run.journal_path)
         self._phases: list[State] = []
         self._drawn: object = None
+        self._sure = False  # the person was told what ending a run that hangs means
 
     def body(self) -> ComposeResult:
         yield Static(id="outcome", markup=False)
@@ -105,7 +110,11 @@ class TrainScreen(Frame):
         events = list(events)
         for event in events:
             if isinstance(event, State):
-                if event.state == "preparing":
+                last = self._phases[-1] if self._phases else None
+                if event.state == "queued" and last is not None and last.state == "queued":
+                    event = msgspec.structs.replace(event, time=last.time)  # still in line, behind others
+                    self._phases.pop()
+                elif event.state == "preparing" and (last is None or last.state != "queued"):
                     self._phases.clear()
                 self._phases.append(event)
         return self.view.fold(events)
@@ -123,16 +132,20 @@ class TrainScreen(Frame):
     @work(thread=True, exclusive=True, group="status")
     def _ask_status(self) -> None:
         found = status.read(self.run)
-        if found.state != self._state or found.worker_alive != (self.status and self.status.worker_alive):
-            self.status = found
+        before, self.status = self.status, found
+        same = before is not None and (before.worker_alive, before.hung) == (found.worker_alive, found.hung)
+        if found.state != self._state or not same or found.hung:  # how long it hangs grows
             self.app.call_from_thread(self._draw)
-        self.status = found
 
     # drawing ----------------------------------------------------------------------------------------------------
 
     @property
     def _state(self) -> str:
         return readout.state_of(self.view, self.status)
+
+    @property
+    def _hung(self) -> bool:
+        return self.status is not None and self.status.hung
 
     @property
     def _ended(self) -> bool:
@@ -211,7 +224,11 @@ class TrainScreen(Frame):
             case "stop" | "leave":
                 return not self._ended
             case "resume":
-                return self._state in ("stopped", "failed", "lost")
+                return self._state in ("stopped", "failed", "lost") or self._hung
+            case "offer":
+                return self._ended and self.status is not None and bool(self.status.offer)
+            case "now":
+                return self._state == "queued"
             case "chat":
                 # While it trains the worker answers between two steps.
                 kept = self.view.result is not None or bool(self.view.checkpoints)
@@ -225,12 +242,34 @@ class TrainScreen(Frame):
     def action_stop(self) -> None:
         from engine.runs import control
 
-        self._control(control.stop, "stopping after this step; a checkpoint is kept")
+        queued = self._state == "queued"
+        done = "out of the line; r puts it back" if queued else "stopping after this step; a checkpoint is kept"
+        self._control(control.stop, done)
 
     def action_resume(self) -> None:
         from engine.runs import control
 
-        self._control(control.resume, "going on from the newest checkpoint")
+        going = "going on from the newest checkpoint"
+        if not self._hung:
+            self._control(control.resume, going)
+        elif self._sure:
+            self._control(partial(control.resume, force=True), going)
+        else:
+            kept = f"step {self.view.checkpoints[-1].step}" if self.view.checkpoints else "step 0"
+            self.notice(f"this ends its worker; what came after {kept} is done again. r once more does it", "warning")
+        self._sure = self._hung and not self._sure
+
+    def action_now(self) -> None:
+        from engine.runs import control
+
+        self._control(partial(control.resume, now=True), "starting at once")
+
+    def action_offer(self) -> None:
+        from engine.runs import control
+
+        offer = self.status.offer if self.status is not None else {}
+        words = ", ".join(f"{name} {value}" for name, value in offer.items())
+        self._control(partial(control.resume, edits=offer), f"going on from the newest checkpoint with {words}")
 
     @work(thread=True, group="control")
     def _control(self, act: Callable[[RunDir], object], done: str) -> None:

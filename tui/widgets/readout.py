@@ -11,7 +11,7 @@ from engine.runs.status import Status
 from engine.runs.view import RunView
 from engine.text import duration, size
 
-GLYPHS = {"ready": "✓", "stopped": "■", "failed": "!", "lost": "!"}
+GLYPHS = {"queued": "○", "ready": "✓", "stopped": "■", "failed": "!", "lost": "!"}
 
 
 def number(value: float | None) -> str:
@@ -58,6 +58,8 @@ def heading(view: RunView, state: str) -> list[str]:
     total = view.start.total_steps if view.start else 0
     step = view.last.step if view.last else (view.start.from_step if view.start else 0)
     parts = [f"{GLYPHS.get(state, '●')} {state}"]
+    if state == "queued":
+        return [*parts, view.detail]
     if state == "ready":
         parts.append(f"{step or total} steps" + (f" in {duration(took)}" if (took := trained_for(view)) else ""))
         return parts
@@ -116,7 +118,12 @@ def _count(parameters: int) -> str:
 def recipe_lines(recipe: Recipe) -> list[str]:
     """What the run is made of, in two lines, for the time before there is anything to measure. Foreign text."""
     s = recipe.settings
-    method = {"lora": f"LoRA r{s.rank}", "qlora": f"QLoRA r{s.rank}", "full": "all weights"}[s.method]
+    method = {
+        "lora": f"LoRA r{s.rank}",
+        "qlora": f"QLoRA r{s.rank}",
+        "full": "all weights",
+        "freeze": f"the last {s.trained_layers} layers",
+    }[s.method]
     return [
         f"{short_name(recipe.model.source)}, {method}, on {recipe.data.source}",
         f"learning rate {rate(s.learning_rate)}, {s.epochs:g} epochs, {recipe.effective_batch} rows a step, "
@@ -130,13 +137,16 @@ def score(answers: list[Answer]) -> tuple[int, int, int]:
 
 
 def outcome(view: RunView, status: Status | None, state: str) -> list[tuple[str, str]]:
-    """Lines (level, text) on how it ended or what to know; at most three and a note. Foreign text, not yet safe."""
+    """Lines (level, text) on how it ended or what to know; at most three, and a note on the last try and on the rest. Foreign text, not yet safe."""
     lines: list[tuple[str, str]] = []
     if state in ("failed", "lost"):
         told: object = view.failure if view.failure is not None else status
         texts = [str(getattr(told, name, "")) for name in ("cause", "where", "next_step")]
         texts = [text for text in texts if text] or [f"the run {'failed' if state == 'failed' else 'is lost'}"]
         lines += [("bad" if index == 0 else "more", text) for index, text in enumerate(texts)]
+    elif status is not None and status.hung:
+        lines += [("warning", status.cause)]
+        lines += [("more", text) for text in (status.where, "r ends it and goes on from the checkpoint") if text]
     elif state == "stopped":
         kept = f"; the checkpoint of step {view.checkpoints[-1].step} is kept" if view.checkpoints else ""
         lines.append(("warning", f"stopped{kept}. r goes on from there."))
@@ -150,6 +160,12 @@ def outcome(view: RunView, status: Status | None, state: str) -> list[tuple[str,
             lines.append(("good", "   ".join(parts) + "   right answers, before → after"))
     elif state == "ready":
         lines.append(("good", "trained. c talks to it."))
+    if state == "ready" and len(view.evaluated) > 1 and view.evaluated[-1].accuracy is not None:
+        first, last = view.evaluated[0].accuracy, view.evaluated[-1].accuracy
+        lines.append(("good", f"held-out answers ranked right: {first or 0:.0%} → {last:.0%}"))
+    if view.retries and state not in ("failed", "lost"):
+        again = view.retries[-1]
+        lines.append(("note", f"try {len(view.retries) + 1}: {again.change}, after {again.cause}"))
     if view.notes and state not in ("failed", "lost"):
         lines.append(("note", view.notes[-1].text))
     return lines
