@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.cli import show
 from engine.errors import Exit, FtuiError
@@ -21,6 +21,7 @@ from engine.runs.events import (
     Failure,
     Note,
     Progress,
+    Pushed,
     Retry,
     Sample,
     Start,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 POLL = 0.25  # seconds
 _PATIENCE = 20.0  # seconds for a worker to end
 _LINE_EVERY = 30.0  # seconds between two step lines at least, unless a twentieth of the steps has gone
+E = TypeVar("E", Exported, Pushed)
 Look = Callable[[list[AnyEvent], "RunView"], None]
 
 
@@ -134,9 +136,10 @@ def mark(run: RunDir) -> int:
     return 0 if newest is None else newest.seq
 
 
-def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
-    """Wait for the export that was started after journal entry `after`.
+def exported(run: RunDir, after: int, quiet: bool = False, kind: type[E] = Exported, last: bool = True) -> E:  # type: ignore[assignment]
+    """Wait for the export that was started after journal entry `after`, or with another `kind` for its way to the hub.
 
+    last  nothing follows it: wait for the worker's end as well
     Raises FtuiError(EXPORT_FAILED) with the reason when there will be none.
     """
     from engine.runs import directory, journal, status
@@ -147,14 +150,17 @@ def exported(run: RunDir, after: int, quiet: bool = False) -> Exported:
         for event in itertools.chain.from_iterable(reader.chunks()):
             if event.seq <= after:
                 continue
-            if isinstance(event, Exported):
-                _until_gone(run)
+            if isinstance(event, kind):
+                if last:
+                    _until_gone(run)
                 return event
             if isinstance(event, Failure):
                 _until_gone(run)
                 known = event.code in set(Exit) and event.code != Exit.RUN_FAILED
                 code = Exit(event.code) if known else Exit.EXPORT_FAILED
                 raise FtuiError(code, event.cause, event.where, event.next_step)
+            if isinstance(event, Progress) and event.what.startswith("export: ") and not quiet:
+                show.say(f"{event.done + 1}/{event.total} {event.what.removeprefix('export: ')}", "dim")
             if isinstance(event, State) and not quiet:
                 show.say(event.state + (f": {event.detail}" if event.detail else ""), "dim")
         if not now.worker_alive:

@@ -52,19 +52,21 @@ def stop(run: RunDir, wait: bool = False) -> Status:
     """Ask the worker to save a checkpoint and stop after the optimizer step it is in; returns how the run stands.
 
     wait  return only when it has stopped
-    A worker that lingers only to chat is ended. FtuiError(RUN_STATE) when nothing of the run is alive.
+    A worker that lingers only to chat is ended; one that exports ends after the part it is at, and leaves nothing half.
+    FtuiError(RUN_STATE) when nothing of the run is alive.
     """
     now = status.read(run)
     if now.ended:
         if not now.worker_alive:
             raise FtuiError(Exit.RUN_STATE, f"{now.name} is not running: it is {now.state}", run.name)
-        release(run)
-        return status.read(run)
+        if now.job != "export":
+            release(run)
+            return status.read(run)
     with writing(run.path):
         write_private(run.stop_path, b"")
     while wait:
         now = status.read(run)
-        if now.ended:
+        if now.ended and not (now.job == "export" and now.worker_alive):
             break
         time.sleep(0.1)
     return now
@@ -343,8 +345,8 @@ def _launch(run: RunDir, job: Job, gpu: Gpu | None, warm: Warm | None, lock: int
     }
     with writing(run.path):
         write_private(run.supervisor_path, json.dumps(record, indent=1))
+        run.stop_path.unlink(missing_ok=True)
         if job.kind == "train":
-            run.stop_path.unlink(missing_ok=True)
             writer = Writer(run.journal_path)
             writer.write(State(state="preparing"))
             if note:

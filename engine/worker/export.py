@@ -73,7 +73,11 @@ def run(now: Session, asked: dict[str, Any]) -> None:
         made = _make(now, options, result, target, words, stopped)
         if options.push:
             now.journal.write(Progress(what="export: push", done=3, total=4))
-            url = push.push(target, options.push, private=not options.public, base=card.base_name(now.recipe))
+            try:
+                url = push.push(target, options.push, private=not options.public, base=card.base_name(now.recipe))
+            except FtuiError as error:
+                cause = f"exported, but not pushed: {error.cause}"
+                raise FtuiError(error.code, cause, error.where or str(target), error.next_step) from None
             now.journal.write(Pushed(repository=options.push, url=url, public=options.public, path=made.path))
 
 
