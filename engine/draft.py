@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from engine.data.lengths import Lengths
     from engine.data.tokenizer import Tokenizer
     from engine.presets import Preset
-    from engine.runs.control import Warm
+    from engine.runs.control import Gpu, Warm
     from engine.runs.directory import RunDir
 
 __all__ = [
@@ -194,16 +194,18 @@ _STAGES = {
 }
 
 
-def start(draft: Draft, gpu: int | None = None, warm: Warm | None = None) -> RunDir:
+def start(draft: Draft, gpu: Gpu | None = None, warm: Warm | None = None, now: bool = False) -> RunDir:
     """Write the run directory and start the run in the background; returns at once.
 
-    gpu   index of the card to use; None leaves the choice to the worker
+    gpu   index of the card to use; "auto" or None: the first that is free
     warm  a worker started ahead by `control.prewarm`
+    now   do not wait in line
     """
     from engine.runs import control, directory
 
     run = directory.create(draft.recipe, msgspec.to_builtins(draft.plan))
-    control.start(run, control.Job(kind="train", run=str(run.path)), gpu=gpu, warm=warm)
+    options = {"now": True} if now else {}
+    control.start(run, control.Job(kind="train", run=str(run.path), options=options), gpu=gpu, warm=warm)
     return run
 
 

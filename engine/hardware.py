@@ -72,6 +72,11 @@ class GpuUser(Struct, frozen=True):
     memory: int
     ours: bool
 
+    @property
+    def who(self) -> str:
+        """ "python of alice"."""
+        return (self.program or "a program") + (f" of {self.user}" if self.user else "")
+
 
 class Hardware(Struct, frozen=True):
     """What there is to train on. Memory and disk in bytes, after the limits of the container we may be in.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tui.widgets.chart import Curve
 
 GLYPHS = {"ready": ("✓", GOOD), "failed": ("!", BAD), "lost": ("!", BAD), "stopped": ("■", WARN)}
-ALIVE = ("●", FOCUS)
+ALIVE, QUEUED = ("●", FOCUS), ("○", FOCUS)
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
 # States that last before and after training, in words that fit the column.
 STATES = {"preparing": "starting", "tokenizing": "counting", "evaluating": "checking"}
@@ -82,6 +82,7 @@ class RunLine(Struct, frozen=True):
     losses: tuple[float, ...]
     when: str
     cause: str
+    waits: str = ""
 
     @property
     def resumable(self) -> bool:
@@ -94,14 +95,15 @@ class RunLine(Struct, frozen=True):
 
     def words(self) -> str:
         """What a filter looks at."""
-        return f"{self.name} {self.model} {self.method} {self.state} {self.cause}".lower()
+        return f"{self.name} {self.model} {self.method} {self.state} {self.cause} {self.waits}".lower()
 
     def line(self, width: int) -> Content:
         from tui.widgets.braille import spark
 
         columns = Columns.of(width)
-        glyph, colour = ALIVE if self.alive else GLYPHS.get(self.state, ("·", FAINT))
-        step = f"{self.step}/{self.total}" if self.step else STATES.get(self.state, self.state)
+        queued = self.state == "queued"
+        glyph, colour = QUEUED if queued else ALIVE if self.alive else GLYPHS.get(self.state, ("·", FAINT))
+        step = f"{self.step}/{self.total}" if self.step and not queued else STATES.get(self.state, self.state)
         left = Content.assemble(
             (glyph, colour),
             f" {pad(self.name, columns.run)}  ",
@@ -110,6 +112,8 @@ class RunLine(Struct, frozen=True):
         )
         if self.cause:
             return (left + Content.styled(self.cause, BAD)).truncate(width, ellipsis=True)
+        if queued:
+            return (left + Content(self.waits)).truncate(width, ellipsis=True)
         loss = "" if self.loss is None else f"{self.loss:.2f}"
         held_out = ""
         if columns.evaluation:
@@ -250,6 +254,7 @@ class Listing:
             losses=self._losses(run),
             when="now" if alive else ago(max(0.0, now - (status.updated or now))),
             cause=safe(cause),
+            waits=safe(status.detail) if status.state == "queued" else "",
         )
 
     def _losses(self, run: RunDir) -> tuple[float, ...]:

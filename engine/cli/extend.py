@@ -10,7 +10,7 @@ from engine.cli import options as shared
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_run(parser)
     parser.add_argument("--epochs", type=float, required=True, metavar="N", help="how many epochs more")
-    parser.add_argument("--gpu", type=int, metavar="N", help="index of the card to use (default: as before)")
+    shared.add_place(parser, "as before")
     shared.add_wait(parser)
 
 
@@ -20,5 +20,5 @@ def run(args: argparse.Namespace) -> int:
 
     found = shared.named_run(args)
     seen = live.mark(found)
-    step = control.extend(found, args.epochs, gpu=args.gpu)
+    step = control.extend(found, args.epochs, gpu=args.gpu, now=args.now)
     return live.go_on(found, args, step, seen)

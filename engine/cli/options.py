@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from engine.draft import Draft, Report
     from engine.llamafactory import Imported
     from engine.recipe import Recipe
+    from engine.runs.control import Gpu
     from engine.runs.directory import RunDir
 
 # Short names for the settings that people change most; --edit reaches all of them.
@@ -57,6 +58,33 @@ def named_run(args: argparse.Namespace) -> RunDir:
 def add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="show the progress and return when the run ends")
     add_json(parser, "one JSON document; with --wait the run's events, one a line")
+
+
+def add_place(parser: argparse.ArgumentParser, default: str) -> None:
+    """Where a training goes, and when."""
+    parser.add_argument(
+        "--gpu",
+        type=_gpu,
+        metavar="N",
+        help=f"index of the card to use, or auto: the first that is free (default: {default})",
+    )
+    parser.add_argument(
+        "--now", action="store_true", help="start at once, whatever else runs there, and do not wait in line"
+    )
+
+
+def _gpu(word: str) -> Gpu:
+    """A card of this machine, as the `type` of an option."""
+    from engine import hardware
+
+    if word == "auto":
+        return "auto"
+    machine = hardware.read()
+    there = [card.index for card in machine.gpus] if machine.torch_cuda else []
+    if not word.isdecimal() or int(word) not in there:
+        has = f"GPU {', '.join(map(str, there))}" if there else "no GPU that can be used"
+        raise argparse.ArgumentTypeError(f"{word} is no GPU of this machine: it has {has}")
+    return int(word)
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from engine.cli import options as shared
 
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_run(parser)
-    parser.add_argument("--gpu", type=int, metavar="N", help="index of the card to use (default: as before)")
+    shared.add_place(parser, "as before")
     parser.add_argument(
         "-e",
         "--edit",
@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
 
     found = shared.named_run(args)
     seen = live.mark(found)
-    step = control.resume(found, edits=shared.typed(args.edit, "--edit"), force=args.force, gpu=args.gpu)
+    step = control.resume(found, edits=shared.typed(args.edit, "--edit"), force=args.force, gpu=args.gpu, now=args.now)
     return live.go_on(found, args, step, seen)

@@ -1,4 +1,4 @@
-"""Newest first. `ftui attach RUN` shows one of them."""
+"""Newest first. `ftui attach RUN` shows one of them. "queued" waits for its turn."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ from engine.text import ago
 if TYPE_CHECKING:
     from engine.runs.status import Status
 
-GLYPHS = {"ready": ("✓", "green"), "stopped": ("◼", "yellow"), "failed": ("!", "red"), "lost": ("?", "red")}
+GLYPHS = {
+    "queued": ("○", "cyan"),
+    "ready": ("✓", "green"),
+    "stopped": ("◼", "yellow"),
+    "failed": ("!", "red"),
+    "lost": ("?", "red"),
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpus", action="store_true", help="who uses each card (or the processor), and who waits")
     shared.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from engine.runs import directory, status
 
+    if args.gpus:
+        return _places(args.json)
     found = [status.read(one) for one in directory.all_runs()]
     if args.json:
         show.emit(found)
@@ -33,6 +42,21 @@ def run(args: argparse.Namespace) -> int:
     rows = [_row(one) for one in found]
     columns = ("", "run", "state", "model", "method", "step", "loss", "when")
     show.console().print(show.table(columns, rows, right=("step", "loss"), wrap="state"))
+    return 0
+
+
+def _places(as_json: bool) -> int:
+    from engine.runs import occupancy
+
+    spots = occupancy.look()
+    if as_json:
+        show.emit(spots)
+        return 0
+    rows = [
+        [spot.title, spot.name, spot.words, ", ".join(spot.training) or (spot.strangers and "others") or "free"]
+        for spot in spots
+    ]
+    show.console().print(show.table(("place", "what", "memory and who", "trains there"), rows, wrap="memory and who"))
     return 0
 
 

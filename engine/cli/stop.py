@@ -1,4 +1,6 @@
-"""The step under way is finished and a checkpoint written. `ftui resume RUN` goes on from there."""
+"""The step under way is finished and a checkpoint written. `ftui resume RUN` goes on from there.
+
+A run that waits in line leaves it; `ftui resume RUN` puts it back, at the end."""
 
 from __future__ import annotations
 
@@ -23,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
         show.emit(now)
     elif now.state == "stopped":
         show.say(f"{now.name} stopped at step {now.step}; `ftui resume {now.name}` goes on")
+    elif now.state == "queued":
+        show.say(f"{now.name} leaves the line; `ftui resume {now.name}` puts it back")
     elif now.ended:
         show.say(f"{now.name} is {now.state}")
     else:

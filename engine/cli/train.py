@@ -1,5 +1,8 @@
 """Without --wait it returns at once; the run goes on in the background, whatever
 happens to this terminal.
+One run trains at a time on a processor, and on each GPU. Another one waits in line, and starts by
+itself when its turn comes: first come, first served. It also waits for a GPU on which others
+compute. `ftui runs` shows the line, `ftui runs --gpus` who uses what.
 
 examples:
   ftui train --preset identity --set name=Ada --set author=you
@@ -10,6 +13,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from engine.cli import options as shared
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_choice(parser)
-    parser.add_argument("--gpu", type=int, metavar="N", help="index of the card to use")
+    shared.add_place(parser, "auto")
     parser.add_argument("--force", action="store_true", help="start although the plan speaks against it")
     shared.add_wait(parser)
 
@@ -31,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from engine import draft as drafts
     from engine.cli import live, progress
 
+    if isinstance(args.gpu, int):
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)  # so that the plan is one for this card
     with progress.shown(args.json) as report:
         draft = shared.draft(args, report)
     if not args.force:
@@ -38,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         shared.say_imported(args)
         announce(draft)
-    started = drafts.start(draft, gpu=args.gpu)
+        if args.now:
+            live.warn_now(draft.plan.memory.total if draft.plan.memory else 0)
+    started = drafts.start(draft, gpu=args.gpu, now=args.now)
     return live.go_on(started, args)
 
 

@@ -105,6 +105,11 @@ def tickets() -> list[Ticket]:
     return sorted(found, key=lambda ticket: ticket.number)
 
 
+def has(run: RunDir) -> bool:
+    """Whether the run has its place already."""
+    return any(ticket.run == str(run.path) and ticket.slot for ticket in tickets())
+
+
 def asked_for(slot: str) -> bool:
     """Whether a run trains at `slot` or waits for it: one that only lingers should make room."""
     return any(slot == ticket.slot or (not ticket.slot and slot in ticket.wanted) for ticket in tickets())
@@ -119,11 +124,10 @@ def strangers(machine: Hardware) -> dict[str, str]:
     for card in machine.gpus:
         if card.occupied:
             others = [user for user in seen.get(card.index, []) if not user.ours]
-            first = others[0] if others else None
-            who = (first.program or "a program") + (f" of {first.user}" if first.user else "") if first else "others"
-            held = first.memory if first is not None and first.memory else card.memory_of_others
+            held = others[0].memory if others and others[0].memory else card.memory_of_others
+            amount = f"{max(1, round(held / 1e9))} GB"
             more = f", and {len(others) - 1} more" if len(others) > 1 else ""
-            found[f"gpu-{card.index}"] = f"{who} {'uses' if first else 'use'} {max(1, round(held / 1e9))} GB{more}"
+            found[f"gpu-{card.index}"] = f"{others[0].who} uses {amount}{more}" if others else f"others use {amount}"
     return found
 
 

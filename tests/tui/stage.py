@@ -51,7 +51,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     drafts: list[Any] = []
 
-    def start(made: Any, gpu: int | None = None, warm: Any = None) -> Any:
+    def start(made: Any, gpu: Any = None, warm: Any = None, now: bool = False) -> Any:
         drafts.append(made)
         return directory.create(made.recipe, msgspec.to_builtins(made.plan))
 

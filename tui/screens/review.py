@@ -14,16 +14,20 @@ from textual.widgets import Rule, Static
 
 from engine.errors import FtuiError
 from engine.text import number, safe
+from tui import machine
 from tui.ask import Ask
-from tui.frame import BAD, FAINT, told
+from tui.frame import BAD, FAINT, WARN, told
 from tui.screens.fixing import fill_values
 from tui.screens.plan import show_warnings
-from tui.wizard import Step, progress_words
+from tui.widgets.choice import Choice
+from tui.wizard import Step, command, progress_words
 
 if TYPE_CHECKING:
     from engine.draft import Draft
     from engine.runs.directory import RunDir
+    from engine.runs.occupancy import Spot
 
+LOOK = 3.0  # seconds between two looks at who uses what
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "all weights"}
 
 
@@ -34,6 +38,8 @@ class ReviewScreen(Step):
     CSS_PATH = "review.tcss"
     HELP = (
         "What will be run, all of it. Enter starts it in the background, where it goes on whatever happens to this terminal. "
+        "Where another run trains, or others use the card, it waits in line and starts by itself; ↑↓ choose another card, or "
+        "to start at once. "
         "Below the rule stands the recipe; the same file with `ftui train` repeats the run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -48,26 +54,77 @@ class ReviewScreen(Step):
         super().__init__()
         self._wanted = False  # enter was pressed before the plan was there
         self._starting = False
+        self._spots: list[Spot] = []
+        self._looking = False
 
     def body(self) -> ComposeResult:
         yield Static("", id="sentence", markup=False)
         yield Static("", id="about", markup=False)
         yield Static("", id="warnings", markup=False)
+        yield Choice([("auto", "", "")], id="place")
+        yield Static("", id="trouble", markup=False)
         yield Ask(id="ask")
         yield Rule(line_style="solid")
         with VerticalScroll(id="recipe"):
             yield Static("", id="yaml", markup=False)
 
     def on_mount(self) -> None:
+        place = self.query_one("#place", Choice)
+        place.display = False
+        place._bindings.key_to_bindings.pop("enter")  # that is the screen's: it starts
+        self._look()
+        self.set_interval(LOOK, self._look)
         if self.wizard.draft is None and not self.wizard.making:
             if self.wizard.has_rows:
                 self.wizard.begin(self.wizard.picked())
             else:
                 self.call_after_refresh(self.go, "source")
 
+    def on_screen_resume(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        """See who uses what, unless that is going on or nobody looks."""
+        if not self._looking and self.is_current:
+            self._looking = True
+            self.in_thread(self._read, self._seen, group="places")
+
+    def _read(self) -> list[Spot]:
+        from engine.runs import occupancy
+
+        try:
+            return occupancy.look()
+        finally:
+            self._looking = False
+
+    def _seen(self, spots: list[Spot]) -> None:
+        if spots == self._spots:
+            return
+        self._spots = spots
+        place, options = self.query_one("#place", Choice), machine.places(spots)
+        before = place.display
+        place.display = bool(options) and self.wizard.draft is not None
+        if options:
+            place.options = options
+            if place.chosen not in [name for name, _, _ in options]:
+                place.chosen = "auto"
+            place.refresh(layout=True)
+        else:
+            place.chosen = "auto"
+        if place.display and not before and not self.query_one(Ask).display:
+            place.focus()
+        self.drafted()
+
+    def on_choice_changed(self) -> None:
+        self.drafted()
+
     def drafted(self) -> None:
+        chosen = self.query_one("#place", Choice).chosen
+        words = {"auto": "", "now": " --now"}.get(chosen, f" --gpu {chosen.removeprefix('gpu-')}")
+        self.command = command(self.wizard.choice) + words
         draft, problem = self.wizard.draft, self.wizard.error
         sentence = self.query_one("#sentence", Static)
+        self.query_one("#place").display = draft is not None and bool(machine.places(self._spots))
         for part in ("#about", "#warnings", "Rule", "#recipe"):
             self.query_one(part).display = draft is not None
         if problem is not None:
@@ -78,7 +135,8 @@ class ReviewScreen(Step):
             from engine import recipe
 
             sentence.update(Content.styled(safe(draft.plan.sentence), "bold"))
-            self.query_one("#about", Static).update(about(draft))
+            self.query_one("#about", Static).update(about(draft, machine.where(self._spots)))
+            self._show_trouble(chosen, draft)
             show_warnings(self.query_one("#warnings", Static), draft)
             self.query_one("#yaml", Static).update(
                 Content.styled(safe(recipe.to_yaml(draft.recipe), newlines=True), FAINT)
@@ -86,6 +144,13 @@ class ReviewScreen(Step):
             if self._wanted:
                 self.action_start()
         self.refresh_bindings()
+
+    def _show_trouble(self, chosen: str, draft: Draft) -> None:
+        need = draft.plan.memory.total if draft.plan.memory else 0
+        words = machine.trouble(self._spots, chosen, need)
+        line = self.query_one("#trouble", Static)
+        line.display = bool(words)
+        line.update(Content.styled(f"! {safe(words)}", WARN))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         draft = self.wizard.draft
@@ -115,13 +180,15 @@ class ReviewScreen(Step):
         elif not self._starting:
             self._starting = True
             self.notice("starting …", seconds=600)
-            self.run_worker(lambda: self._start(draft), thread=True, group="start")
+            chosen = self.query_one("#place", Choice).chosen
+            self.run_worker(lambda: self._start(draft, chosen), thread=True, group="start")
 
-    def _start(self, draft: Draft) -> None:
+    def _start(self, draft: Draft, chosen: str) -> None:
         from engine import draft as drafts
 
+        gpu = int(chosen.removeprefix("gpu-")) if chosen.startswith("gpu-") else None
         try:
-            run = drafts.start(draft, warm=self.wizard.take_warm())
+            run = drafts.start(draft, gpu=gpu, warm=self.wizard.take_warm(), now=chosen == "now")
         except (FtuiError, OSError) as error:
             self._starting = False
             self.app.call_from_thread(self.error, error)
@@ -168,8 +235,8 @@ class ReviewScreen(Step):
         self.go("plan")
 
 
-def about(draft: Draft) -> Content:
-    """What will be run, in a few lines."""
+def about(draft: Draft, where: str = "") -> Content:
+    """What will be run, in a few lines. `where` it runs, as `machine.where` says it."""
     recipe, settings = draft.recipe, draft.plan.settings
     source = recipe.data.source
     rows = source.replace("preset:", "preset ") if source.startswith("preset:") else Path(source).name
@@ -191,6 +258,8 @@ def about(draft: Draft) -> Content:
             f"learning rate {number(settings.learning_rate)}",
         ),
     ]
+    if where:
+        lines.append(("on", where))
     if recipe.probe:
         lines.append(
             ("asks", f"“{recipe.probe}” while it trains" + (f", {checks} questions before and after" if checks else ""))

@@ -29,7 +29,7 @@ class RunsScreen(Frame):
 
     TITLE = "ftui"
     HELP = (
-        "Every run on this machine, newest first: ● runs now, ✓ ready to talk to, ■ stopped, ! went wrong. "
+        "Every run on this machine, newest first: ● runs now, ○ waits in line, ✓ ready to talk to, ■ stopped, ! went wrong. "
         "Enter opens a run, or starts one from the preset under the cursor. "
         "Runs go on without ftui: close the terminal, come back, and they are here."
     )
@@ -210,6 +210,8 @@ class RunsScreen(Frame):
 
         if line := self.line:
             done = f"{line.name} stops after this step and keeps a checkpoint; r goes on from there"
+            if line.state == "queued":
+                done = f"{line.name} leaves the line; r puts it back"
             self._control(line.key, control.stop, done)
 
     def action_resume(self) -> None:

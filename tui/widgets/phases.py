@@ -13,6 +13,7 @@ from engine.text import duration, safe
 
 WORDS = {
     "preparing": "Preparing",
+    "queued": "Waiting in line",
     "loading": "Loading the model",
     "tokenizing": "Counting tokens",
     "evaluating": "Asking the questions",

@@ -296,7 +296,7 @@ def test_resume_with_wait_tells_only_what_is_new(ftui: Ftui, monkeypatch: pytest
     writer = begun(run, 20)
     writer.write(State(state="stopped"))
 
-    def resumed(one: RunDir, gpu: int | None = None) -> int:
+    def resumed(one: RunDir, **_: object) -> int:
         writer.write(State(state="preparing"))
         writer.write(Start(attempt=2, from_step=15, total_steps=40, epochs=2.0, rows=20))
         for number in range(16, 41):

@@ -69,10 +69,13 @@ def module(name: str, **content: object) -> None:
 if __name__ == "__main__":
     module("engine.worker.session", Session=session)
     module("engine.worker.train", run=train)
+    module("engine.worker.failures")
     module("engine.worker.retries", same_device=lambda job: None, after=after)
     import engine.worker
 
-    vars(engine.worker).update({name: sys.modules[f"engine.worker.{name}"] for name in ("train", "retries")})
+    vars(engine.worker).update(
+        {name: sys.modules[f"engine.worker.{name}"] for name in ("train", "failures", "retries")}
+    )
     hardware.read = lambda: machine().hardware  # type: ignore[assignment]
     hardware.users = lambda: machine().users  # type: ignore[assignment]
     worker._import_all = lambda: None
