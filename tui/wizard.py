@@ -73,9 +73,7 @@ class Wizard:
             return False
         if self.choice.data is not None:
             return True
-        from engine import presets
-
-        return self.choice.preset is not None and presets.load(self.choice.preset).data is not None
+        return self.choice.preset is not None and brings_rows(self.choice.preset)
 
     def reset(self) -> None:
         self._version += 1
@@ -187,6 +185,16 @@ class Wizard:
         """The warm worker, once: a run takes it over."""
         warm, self.warm = self.warm, None
         return warm
+
+
+def brings_rows(preset: str) -> bool:
+    """Whether a preset has rows of its own; one that cannot be read has none, and the draft says what is wrong with it."""
+    from engine import presets
+
+    try:
+        return presets.load(preset).data is not None
+    except FtuiError:
+        return False
 
 
 def progress_words(progress: tuple[str, int, int] | None) -> str:

@@ -21,7 +21,7 @@ from tui.ask import Ask
 from tui.frame import FAINT, FOCUS
 from tui.listing import pad, presets
 from tui.rows import Rows
-from tui.wizard import Step
+from tui.wizard import Step, brings_rows
 
 PACKED = (".gz", ".zst")
 REGISTRY = "dataset_info.json"  # LLaMA-Factory's list of data sets
@@ -227,7 +227,7 @@ class SourceScreen(Step):
             choice = msgspec.structs.replace(choice, preset=key.removeprefix("preset:"), data=None)
         else:
             # Own rows in place of a preset's leave the preset; one that brings none waits for exactly these.
-            preset = None if choice.preset and self._brings_rows(choice.preset) else choice.preset
+            preset = None if choice.preset and brings_rows(choice.preset) else choice.preset
             choice = msgspec.structs.replace(choice, preset=preset, data=key)
         # What was said about other rows does not hold for these.
         self._go_on(
@@ -279,12 +279,6 @@ class SourceScreen(Step):
     def _go_on(self, choice: object) -> None:
         self.wizard.begin(choice)  # type: ignore[arg-type]
         self.go("data")
-
-    @staticmethod
-    def _brings_rows(preset: str) -> bool:
-        from engine import presets
-
-        return presets.load(preset).data is not None
 
     def before(self) -> str:
         return "model"
