@@ -105,6 +105,11 @@ def describe(error: BaseException, recipe: Recipe | None, run: str, tries: Seque
                 where=_tried(tries),
                 next_step=f"restart the machine (or reset the card), then `ftui resume {run}`",
             )
+    if isinstance(error, (ImportError, OSError)) and "bitsandbytes" in str(error):
+        return Failure(
+            cause=f"4-bit and 8-bit loading need bitsandbytes, which does not work here: {_first(error)}",
+            next_step="`ftui doctor` says how to mend it; --method lora does without",
+        )
     if isinstance(error, FtuiError):
         return Failure(cause=error.cause, where=error.where, next_step=error.next_step, code=int(error.code))
     return Failure(cause=f"{type(error).__name__}: {_first(error)}", next_step=f"the whole report: `ftui logs {run}`")

@@ -21,6 +21,7 @@ from engine.runs.journal import Writer
 from engine.worker import failures, plateau
 from engine.worker.pace import Pace
 
+MOST_SKIPPED = 20  # from torch's first scale of 2^16 on that is 2^-4, where nothing but NaN overflows
 TELL_EVERY = 10.0  # seconds between two words on an evaluation that lasts
 
 
@@ -85,6 +86,7 @@ class Journalled(_Trainer):
         self._journal = journal
         self._origin = origin
         self._trained = trained_before
+        self._skipped = 0  # optimizer steps left out one after another
         self._read = 0  # tokens of this optimizer step so far, padding left out
         self.pace = Pace()  # of this attempt
         self.evaluated = -1  # the step of the last evaluation
@@ -119,7 +121,9 @@ class Journalled(_Trainer):
 
     def _write_step(self, logs: dict[str, float]) -> None:
         step, loss, grad_norm = self.state.global_step, logs["loss"], float(logs.get("grad_norm") or 0.0)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        # In fp16 the loss is scaled up; where that overflows, the step is left out and the scale halved: a search that ends.
+        self._skipped = self._skipped + 1 if self.accelerator.optimizer_step_was_skipped else 0
+        if not math.isfinite(loss) or not (math.isfinite(grad_norm) or 0 < self._skipped <= MOST_SKIPPED):
             raise failures.NotANumber(
                 f"the loss is no longer a number at step {step} (loss {loss}, gradient norm {grad_norm})"
             )

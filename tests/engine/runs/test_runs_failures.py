@@ -20,6 +20,7 @@ from engine.runs.job import Job
 from engine.runs.journal import Reader, Writer
 from engine.worker import failures, retries
 from tests.engine.runs.conftest import HERE, make_recipe, over, pid_of, until
+from tests.engine.settings import settings
 from tests.engine.worker.conftest import identity_rows, recipe  # noqa: F401
 
 Make = Callable[..., Recipe]
@@ -251,3 +252,42 @@ def test_no_weight_that_is_no_number_is_saved(tmp_path: Path) -> None:
     stub.state, stub.args = type("State", (), {"global_step": 7}), type("Args", (), {"output_dir": str(tmp_path)})
     with pytest.raises(failures.NotANumber, match="after step 7"):
         stub._save_checkpoint(model, None)
+
+
+def test_four_bit_without_bitsandbytes_says_what_does_without(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.quantizers import quantizer_bnb_4bit
+
+    from engine.recipe import Model
+    from engine.worker import build
+
+    monkeypatch.setattr(quantizer_bnb_4bit, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(ImportError) as missing:
+        build.base_model(tiny_model, Model(source=str(tiny_model)), settings(method="qlora"))
+    failure = failures.describe(missing.value, make_recipe(), "congyu")
+    assert failure.cause.startswith("4-bit and 8-bit loading need bitsandbytes, which does not work here: ")
+    assert failure.next_step == "`ftui doctor` says how to mend it; --method lora does without"
+
+
+def test_a_step_that_fp16_leaves_out_is_no_failure(tmp_path: Path) -> None:
+    """Its scale of the loss is looked for from above: the first gradients overflow. A search without end is one."""
+    from engine.worker.pace import Pace
+    from engine.worker.trainer import MOST_SKIPPED, Journalled
+
+    stub = type("Stub", (Journalled,), {"__init__": lambda self: None})()
+    stub.state = type("State", (), {"global_step": 1, "max_steps": 99, "epoch": 0.1})
+    stub.accelerator = type("Accelerator", (), {"optimizer_step_was_skipped": True})
+    stub.pace, stub._journal = Pace(), Writer(tmp_path / "events.jsonl")
+    stub._skipped = stub._read = stub._trained = 0
+    logs = {"loss": 2.0, "grad_norm": float("inf"), "learning_rate": 1e-4}
+    for _ in range(MOST_SKIPPED):
+        stub._write_step(logs)
+    with pytest.raises(failures.NotANumber):
+        stub._write_step(logs)
+    stub._skipped = 0
+    with pytest.raises(failures.NotANumber):
+        stub._write_step({**logs, "loss": float("nan")})
+    stub.accelerator.optimizer_step_was_skipped = False
+    with pytest.raises(failures.NotANumber):
+        stub._write_step(logs)
