@@ -154,7 +154,7 @@ class Changes(CompositorUpdate):
 
 def _too_small(size: Size, ground: Color) -> LayoutUpdate:
     """The whole screen with the one line that says what is needed, as much of it as there is room for."""
-    words = f"{SMALLEST.width}x{SMALLEST.height} needed"
+    words = f"ftui needs {SMALLEST.width}x{SMALLEST.height}, here is {size.width}x{size.height}"
     style = Style(bgcolor=ground)
     lines = [words[: size.width].ljust(size.width), *[" " * size.width] * (size.height - 1)]
     return LayoutUpdate([[Strip([Segment(line, style)], size.width)] for line in lines], size.region)

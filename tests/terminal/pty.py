@@ -29,7 +29,7 @@ from types import TracebackType
 
 from rich.cells import cell_len
 
-PATIENCE = 40.0  # seconds; only a failing test waits as long
+PATIENCE = 120.0  # seconds; only a failing test waits as long
 ROOT = Path(__file__).parents[2]
 _TOKEN = re.compile(
     r"\x1b\[([<>=?]?)([\d;:]*)([ -/]*)([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^\[\]]|[\r\n\b\x07]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.text import Text
+from textual.reactive import reactive
 from textual.widgets import Input
 
 from engine.text import one_for_one
@@ -10,6 +11,8 @@ from engine.text import one_for_one
 
 class Field(Input):
     """Textual's Input writes its value to the terminal as it is: the name of a file may hold escape sequences."""
+
+    cursor_blink = reactive(False, init=False)  # it would be sent twice a second, over the slowest line too
 
     @property
     def _value(self) -> Text:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.reactive import reactive
 from textual.widgets import TextArea
 
 
@@ -28,6 +29,7 @@ class Prompt(TextArea):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+j", "line_feed", "New line", show=False, id="prompt.line-feed"),
     ]
+    cursor_blink = reactive(False, init=False)  # it would be sent twice a second, over the slowest line too
     HELP = "Type and press enter. ctrl+j puts in a new line. With nothing typed, up takes the last message back to edit it."
 
     class Submitted(Message):
