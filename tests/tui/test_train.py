@@ -187,6 +187,8 @@ async def test_a_run_that_hangs_is_ended_by_two_presses(monkeypatch: pytest.Monk
     monkeypatch.setattr(status, "read", lambda run: hung)
     app = FtuiApp("train", fake.run)
     async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: seen(pilot).splitlines()[0].split()[:3] == ["congyu", "!", "hung"])
+        assert "left" not in seen(pilot)
         await shows(pilot, "! hung: nothing for 4 min, after step 60", "hangs in ␛[31mwait", "r ends it and goes on")
         await pilot.press("r")
         await shows(pilot, "what came after step 40 is done again")

@@ -181,7 +181,9 @@ class TrainScreen(Frame):
             chart = self.query_one("#chart", LossChart)
             chart.show(Curve(view.steps.step, view.steps.loss, smooth, evaluated, total))
             last = smooth[-1] if smooth else None
-            self.query_one("#meters", Meters).show(readout.meters(view, last, ended=self._ended, wide=wide))
+            self.query_one("#meters", Meters).show(
+                readout.meters(view, last, ended=self._ended or self._hung, wide=wide)
+            )
             said = self.query_one("#said", Said)
             said.display = bool(view.samples)
             if view.samples:
@@ -194,8 +196,8 @@ class TrainScreen(Frame):
         self.refresh_bindings()
 
     def _draw_heading(self, state: str) -> None:
-        first, *more = readout.heading(self.view, state)
-        style = _STYLES.get(state, FOCUS)
+        first, *more = readout.heading(self.view, state, self._hung)
+        style = WARN if self._hung else _STYLES.get(state, FOCUS)
         name = shorten(safe(directory.title(self.run)), 24)  # a long one must not push the state off the line
         text = Content.assemble((name, "bold"), "   ", (first, style))
         for part in more:
@@ -256,7 +258,7 @@ class TrainScreen(Frame):
             self._control(partial(control.resume, force=True), going)
         else:
             kept = f"step {self.view.checkpoints[-1].step}" if self.view.checkpoints else "step 0"
-            self.notice(f"this ends its worker; what came after {kept} is done again. r once more does it", "warning")
+            self.notice(f"r again ends its worker; what came after {kept} is done again", "warning")
         self._sure = self._hung and not self._sure
 
     def action_now(self) -> None:

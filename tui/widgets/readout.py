@@ -53,11 +53,11 @@ def state_of(view: RunView, status: Status | None) -> str:
     return view.state
 
 
-def heading(view: RunView, state: str) -> list[str]:
+def heading(view: RunView, state: str, hung: bool = False) -> list[str]:
     """What stands beside the run's name: state, step, epoch, time left or time taken."""
     total = view.start.total_steps if view.start else 0
     step = view.last.step if view.last else (view.start.from_step if view.start else 0)
-    parts = [f"{GLYPHS.get(state, '●')} {state}"]
+    parts = ["! hung" if hung else f"{GLYPHS.get(state, '●')} {state}"]
     if state == "queued":
         return [*parts, view.detail]
     if state == "ready":
@@ -67,7 +67,7 @@ def heading(view: RunView, state: str) -> list[str]:
         parts.append(f"step {step}/{total}")
     if view.last is not None and view.start is not None and state in ("training", "stopped"):
         parts.append(f"epoch {view.last.epoch:.1f}/{view.start.epochs:g}")
-    if view.last is not None and state == "training":
+    if view.last is not None and state == "training" and not hung:
         parts.append(left(view.last.seconds_left))
     if state in ("evaluating", "saving") and view.progress is not None:
         parts.append(f"{view.progress.done} of {view.progress.total} {view.progress.what}")
