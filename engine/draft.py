@@ -19,13 +19,14 @@ from engine import hardware, presets, speeds
 from engine import recipe as recipes
 from engine.advice import Facts, Plan, advise
 from engine.advice.kinds import Goal
+from engine.advice.stage import NAMES
 from engine.choice import Choice, Given
 from engine.data import dataset as datasets_
 from engine.data import findings, lengths, split, tokenizer
 from engine.models import facts as model_facts
 from engine.models import sources, trust
 from engine.models.facts import ModelFacts
-from engine.recipe import TRAINED_STAGES, Check, Checks, Recipe, Settings
+from engine.recipe import FITTING, TRAINED_STAGES, Check, Checks, Recipe, Settings, Stage
 
 if TYPE_CHECKING:
     from engine.data.dataset import Dataset
@@ -47,6 +48,7 @@ __all__ = [
     "make",
     "refusals",
     "replan",
+    "restaged",
     "start",
     "timed",
     "under_preset",
@@ -112,6 +114,7 @@ def from_recipe(recipe: Recipe, edits: Mapping[str, Any] | None = None, progress
         columns=dict(data.columns),
         subset=data.subset,
         split=data.split,
+        stage=recipe.stage,
         preset=recipe.preset,
         values=dict(data.values),
         name=recipe.name,
@@ -146,6 +149,14 @@ def answer(draft: Draft, goal: Goal | None, deadline: float | None) -> Draft:
     return _planned(draft, choice, facts)
 
 
+def restaged(draft: Draft, stage: Stage) -> Draft:
+    """The same draft for another stage, which the person chose. Instant, nothing is counted again."""
+    choice = msgspec.structs.replace(draft.choice, stage=stage)
+    facts = msgspec.structs.replace(draft.advice_facts, stage=stage)
+    again = msgspec.structs.replace(draft, recipe=msgspec.structs.replace(draft.recipe, stage=stage))
+    return _planned(again, choice, facts)
+
+
 def timed(draft: Draft) -> Draft:
     """The same draft after something was measured on this machine: a probe, or a run that ended. Instant."""
     facts = msgspec.structs.replace(draft.advice_facts, speeds=speeds.known(draft.advice_facts.hardware, draft.facts))
@@ -170,8 +181,10 @@ def refusals(draft: Draft) -> list[str]:
     reasons = list(draft.plan.refusals)
     if draft.partial:
         reasons.append("the rows are still being read")
-    if draft.dataset.stage not in TRAINED_STAGES:
-        reasons.append(_STAGES[draft.dataset.stage])
+    if draft.recipe.stage not in FITTING[draft.dataset.stage]:
+        fitting = [stage for stage in FITTING[draft.dataset.stage] if stage in TRAINED_STAGES]
+        can = f"they can train {', '.join(fitting)}" if fitting else "there is no stage for them here yet"
+        reasons.append(f"these rows are not for {NAMES[draft.recipe.stage]}: {can}")
     if draft.dataset.skipped and draft.choice.on_bad_row == "abort":
         count = len(draft.dataset.skipped)
         many = "1 row cannot be used: leave it" if count == 1 else f"{count:,} rows cannot be used: leave them"
@@ -184,14 +197,6 @@ def refusals(draft: Draft) -> list[str]:
         options = " ".join(f"--set {name}=…" for name in missing)
         reasons.append(f"{rows} rows still hold {_names(missing)}: give {options}")
     return reasons
-
-
-# Why rows of a kind cannot be trained on yet, and what to do instead.
-_STAGES = {
-    "dpo": "these are preferences, for DPO, which is not here yet; for SFT, take the chosen answers as completion",
-    "kto": "these answers are rated, for KTO, which is not here yet; for SFT, take the rows that are rated good",
-    "rl": "these are prompts without answers, for reinforcement learning, which is not here yet",
-}
 
 
 def start(draft: Draft, gpu: Gpu | None = None, warm: Warm | None = None, now: bool = False) -> RunDir:
@@ -270,7 +275,7 @@ class _Maker:
         checks, probe = _questions(self._preset, dataset, data.values)
         recipe = Recipe(
             name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
-            stage=dataset.stage,
+            stage=advice_facts.stage,
             preset=choice.preset,
             model=recipes.Model(
                 source=choices.absolute(choice.model),
@@ -314,7 +319,7 @@ def known(choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts,
         starts=counted.starts,
         exact=counted.exact,
         intent=intent,
-        stage=dataset.stage,
+        stage=choice.stage or dataset.stage,
         goal=_goal(choice, intent),
         deadline=choice.deadline,
         has_end_token=len(counted.endless) < len(dataset.examples),

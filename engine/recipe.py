@@ -18,9 +18,19 @@ from engine import __version__
 from engine.errors import Exit, FtuiError
 
 Method = Literal["lora", "qlora", "freeze", "full"]
-Stage = Literal["sft", "pretraining", "dpo", "kto", "rl"]
-TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo")  # what the worker can carry out
-# The losses of TRL's trainers, by stage; the first is the stage's own. Of DPO's, "sft" is left out: it is no preference.
+Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
+TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto")  # what the worker can carry out
+RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
+# What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
+FITTING: dict[Stage, tuple[Stage, ...]] = {
+    "sft": ("sft", *RL),
+    "pretraining": ("pretraining",),
+    "dpo": ("dpo", "reward", "sft", *RL),
+    "kto": ("kto", *RL),
+    "grpo": RL,
+}
+# The losses of TRL's trainers, by stage; the first is the stage's own. Of DPO's two are left out: "sft" is no preference,
+# and "discopop" begins by drawing the answers together (its slope where policy and reference are equal is the wrong way).
 LOSSES: dict[Stage, tuple[str, ...]] = {
     "dpo": (
         "sigmoid",
@@ -35,10 +45,11 @@ LOSSES: dict[Stage, tuple[str, ...]] = {
         "aot_unpaired",
         "apo_zero",
         "apo_down",
-        "discopop",
         "sigmoid_norm",
     ),
+    "kto": ("kto", "apo_zero_unpaired"),
 }
+TOGETHER = ("aot", "aot_unpaired", "kto")  # compare the rows of a micro-batch with each other: two at least
 Precision = Literal["fp32", "bf16", "fp16"]
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=0.5)]

@@ -62,7 +62,7 @@ def _masked(facts: Facts, settings: Settings) -> Iterator[str]:
 
 
 def _end(facts: Facts) -> Iterator[str]:
-    if not facts.has_end_token and facts.stage != "rl":
+    if not facts.has_end_token and facts.kind != "rl":
         yield (
             "no answer ends with an end token: the model will not learn to stop; take a model whose chat template ends "
             "its answers"
@@ -108,7 +108,7 @@ def _batch(facts: Facts, settings: Settings) -> Iterator[str]:
 
 def _passes(facts: Facts, settings: Settings) -> Iterator[str]:
     """More passes than the vendor guide's 10; with few rows a rank above 32 bears fewer, and all weights half of them."""
-    if settings.stop_on_plateau or facts.stage == "rl":  # it stops itself; each pass has new answers
+    if settings.stop_on_plateau or facts.kind == "rl":  # it stops itself; each pass has new answers
         return
     limit, what, way = WARN_EPOCHS, "", f"{WARN_EPOCHS} passes or fewer"
     if facts.rows < SMALL_DATA:

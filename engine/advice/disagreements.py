@@ -18,6 +18,7 @@ _RATES: dict[Kind, str] = {
     "pretraining": "the tuning primer says 1e-5 to 5e-5 on pre-trained weights and 1e-4 on new layers, the Phi-2 tutorial 2e-4",
     "dpo": "the tuning primer's 1e-5 to 5e-5 is far above what DPO bears: TRL 1e-6, LLaMA-Factory 5e-6 with LoRA",
     "kto": "the tuning primer's 1e-5 to 5e-5 is far above what KTO bears: TRL 1e-6, LLaMA-Factory 5e-6 with LoRA",
+    "reward": "TRL says 1e-4, and 1e-5 in its example for all weights; LLaMA-Factory 1e-4 with LoRA",
     "rl": "TRL says 1e-6 for all methods, LLaMA-Factory's PPO example 1e-5 with LoRA",
 }
 _ALWAYS = {

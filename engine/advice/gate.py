@@ -9,7 +9,7 @@ from __future__ import annotations
 from engine.advice.fit import smallest, values_of
 from engine.advice.kinds import Facts, Gate, Goal, Plan, Question, gigabytes
 from engine.advice.numbers import GATE_ROWS, GUIDE, PEFT, WARN_ROWS
-from engine.recipe import Stage
+from engine.recipe import RL, Stage
 from engine.text import duration
 
 _DATA = "Is there enough data?"
@@ -32,7 +32,8 @@ _GOALS: dict[Goal, str] = {
 _STAGES: dict[Stage, str] = {
     "dpo": "which answer is better cannot be looked up",
     "kto": "which answer is good cannot be looked up",
-    "rl": "what earns a reward cannot be looked up",
+    "reward": "what people prefer cannot be looked up",
+    **dict.fromkeys(RL, "what earns a reward cannot be looked up"),
 }
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Confidence = Literal["high", "medium", "low"]
 # What tuning is for. It wins for the first four; facts that change are better looked up (PEFT overview).
 Goal = Literal["persona", "style", "format", "language", "task", "changing facts"]
-# Identity is SFT with a rate and passes of its own: few rows, one small change.
-Kind = Stage | Literal["identity"]
+# Identity is SFT with a rate and passes of its own: few rows, one small change. All that learns from rewards is alike.
+Kind = Literal["sft", "identity", "pretraining", "dpo", "kto", "reward", "rl"]
 # Settings decided so far, by name: the advice, or the person's edit where there is one.
 Values = dict[str, Any]
 
@@ -39,7 +39,7 @@ class Facts(Struct, kw_only=True, dict=True):
                        trained
     complex_task       the person says that it takes reasoning, not only style or format
     stage              what the columns of the rows allow: "sft", "pretraining" (bare text), "dpo" (pairs), "kto" (ratings),
-                       "rl" (prompts alone)
+                       "grpo" (prompts alone); or another that fits them, where the person chose it (recipe.FITTING)
     goal               what the tuning is for, where the person said so or it is plain (identity: "persona")
     deadline           seconds in which it has to be done, where the person said so
     has_end_token      False when no row's answer ends with an end token
@@ -76,8 +76,15 @@ class Facts(Struct, kw_only=True, dict=True):
 
     @property
     def kind(self) -> Kind:
-        """The stage, or "identity"."""
+        """The stage, or "identity", or "rl"."""
+        if self.stage == "grpo" or self.stage == "rloo" or self.stage == "ppo":
+            return "rl"
         return "identity" if self.stage == "sft" and self.intent == "identity" else self.stage
+
+    @property
+    def rated(self) -> bool:
+        """Whether answers that are known to be better or worse are learned from."""
+        return self.stage in ("dpo", "kto", "reward")
 
     @cached_property
     def ascending(self) -> np.ndarray:

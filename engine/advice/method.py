@@ -6,6 +6,7 @@ from engine.advice.fit import fits, need
 from engine.advice.kinds import Advice, Alternative, Facts, Values, gigabytes
 from engine.advice.numbers import (
     DROPOUT,
+    DROPOUT_RATED,
     DROPOUT_RL,
     FEW_ROWS,
     FULL_ROWS,
@@ -97,7 +98,7 @@ def rank(facts: Facts, values: Values) -> Advice:
         Alternative(16, "half the adapter of 32 (TRL default)"),
         Alternative(64, "twice the adapter of 32, for much data (PEFT overview: scale with data and model)"),
     ]
-    if facts.stage == "rl":
+    if facts.kind == "rl":
         others.insert(0, Alternative(32, "the vendor guide's for SFT and DPO"))
         return _adapter("rank", RANK_RL, others)
     if facts.rows < FEW_ROWS:
@@ -117,8 +118,11 @@ def alpha(facts: Facts, values: Values) -> Advice:
 
 
 def dropout(facts: Facts, values: Values) -> Advice:
-    """0.05: Phi-2 QLoRA tutorial and tuning primer; 0 for reinforcement learning."""
-    if facts.stage == "rl":
+    """0.05: Phi-2 QLoRA tutorial and tuning primer; 0 for preferences (TRL) and reinforcement learning."""
+    if facts.rated:
+        others = [Alternative(0.05, "the Phi-2 QLoRA tutorial's and the tuning primer's for SFT")]
+        return _adapter("dropout", DROPOUT_RATED, others)
+    if facts.kind == "rl":
         others = [Alternative(0.05, "the Phi-2 QLoRA tutorial's and the tuning primer's for SFT")]
         return _adapter("dropout", DROPOUT_RL, others)
     others = [

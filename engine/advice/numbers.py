@@ -54,6 +54,8 @@ LEARNING_RATES: dict[tuple[Kind, Part], Number] = {
     ("dpo", "adapter"): Number(5e-6, FACTORY, "pairs pull hard: a fortieth of SFT", "medium"),
     ("kto", "weights"): Number(1e-6, TRL, "as for pairs: a twentieth of SFT"),
     ("kto", "adapter"): Number(5e-6, FACTORY, "as for pairs: a fortieth of SFT", "medium"),
+    ("reward", "weights"): Number(1e-5, TRL, "its example for all weights", "medium"),
+    ("reward", "adapter"): Number(1e-4, TRL, "a new head learns too: more than DPO"),
     ("rl", "weights"): Number(1e-6, TRL, "rewards are noisy: small steps"),
     ("rl", "adapter"): Number(1e-5, REGRET, "adapters want 10 times the full rate", "medium"),
 }
@@ -69,6 +71,8 @@ RATES_IN_USE: dict[tuple[Kind, Part], tuple[float, float]] = {
     ("dpo", "adapter"): (5e-7, 5e-5),
     ("kto", "weights"): (1e-7, 1e-5),
     ("kto", "adapter"): (5e-7, 5e-5),
+    ("reward", "weights"): (1e-6, 1e-4),
+    ("reward", "adapter"): (1e-5, 1e-3),
     ("rl", "weights"): (1e-7, 1e-5),
     ("rl", "adapter"): (1e-6, 1e-4),
 }
@@ -80,12 +84,15 @@ EPOCHS_MEDIUM = Number(3.0, GUIDE, "within 2 to 10", "medium")
 EPOCHS_LARGE = Number(2.0, GUIDE, "2 passes are enough for many rows")
 # Seven runs of the identity preset knew the name on ten of ten unseen questions after 5 passes.
 EPOCHS_IDENTITY = Number(5.0, MEASURED, "a name takes within 5 passes")
+# Pairs and ratings: its examples for DPO and KTO; passes over the same pairs soon learn them by heart.
+EPOCHS_RATED = Number(3.0, FACTORY, "pairs are soon learned by heart", "medium")
 
 FEW_ROWS = 200
 RANK = Number(32, GUIDE, "the common choice from 200 rows on")
 RANK_FEW_ROWS = Number(8, PEFT, "few rows hold little; 8 is enough", "medium")
 RANK_RL = Number(8, REGRET, "a reward holds little; 8 is enough")
 DROPOUT = Number(0.05, TUTORIAL, "a little noise against learning by heart", "medium")
+DROPOUT_RATED = Number(0.0, TRL, "noise would hide which answer is ahead")
 DROPOUT_RL = Number(0.0, PRACTICE, "rewards are noisy enough", "medium")
 BETA = Number(0.1, GUIDE, "the default; usually 0.1 to 0.5")
 BETA_IN_USE = (0.1, 0.5)
@@ -95,6 +102,7 @@ FULL_ROWS = 5000
 TRAINED_LAYERS = Number(2, FACTORY, "freeze tuning trains the last layers", "medium")
 
 EVALUATE_FROM = 500
+EVALUATE_RATED_FROM = 200  # a tenth are 20: fewer say little
 EVAL_FRACTION = Number(0.1, TUTORIAL, "rows held out show if it generalises")
 WANTED_STEPS = 100
 LARGEST_BATCH: dict[Part, int] = {"weights": 32, "adapter": 16}  # adapters suffer from 32 on: LoRA Without Regret

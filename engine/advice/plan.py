@@ -47,6 +47,7 @@ _ORDER: dict[str, Rule] = {
     "weight_decay": schedule.weight_decay,
     "max_grad_norm": schedule.max_grad_norm,
     "beta": schedule.beta,
+    "loss": schedule.loss,
     "stop_on_plateau": schedule.stop_on_plateau,
     "save_every": schedule.save_every,
     "sample_every": schedule.sample_every,

@@ -10,7 +10,7 @@ from engine.advice.stage import NAMES
 from engine.models import support
 from engine.models.facts import trainable
 from engine.models.memory import Memory
-from engine.recipe import TRAINED_STAGES, Settings
+from engine.recipe import LOSSES, TOGETHER, TRAINED_STAGES, Settings
 
 _KEPT_CHECKPOINTS = 4  # two kept, one being written, the result
 
@@ -39,7 +39,7 @@ def disk(facts: Facts, settings: Settings) -> Iterator[str]:
 def _nothing_to_train(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.rows < 1:
         yield "there is no row to train on"
-    elif facts.stage == "rl":  # prompts alone: the answers are made while it trains
+    elif facts.kind == "rl":  # prompts alone: the answers are made while it trains
         return
     elif facts.trained_rows == 0:
         yield f"every label of all {facts.counted:,} rows is masked: there is no answer to learn, see the preview"
@@ -55,6 +55,11 @@ def _stage(facts: Facts, settings: Settings) -> Iterator[str]:
         yield f"{NAMES[facts.stage]} is planned only: this version trains {' and '.join(NAMES[s] for s in TRAINED_STAGES)}"
     if facts.stage in ("dpo", "kto") and settings.beta is None:
         yield f"{NAMES[facts.stage]} needs a beta: 0.1 is the default"
+    losses = LOSSES.get(facts.stage, ())
+    if losses and settings.loss not in losses:
+        yield f"{NAMES[facts.stage]} has no loss named {settings.loss}: take one of {', '.join(losses)}"
+    if settings.loss in TOGETHER and settings.micro_batch < 2:
+        yield f"the loss {settings.loss} compares the rows of a micro-batch with each other: take a micro_batch of 2 at least"
 
 
 def _model(facts: Facts, settings: Settings) -> Iterator[str]:

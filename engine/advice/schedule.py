@@ -11,9 +11,11 @@ from engine.advice.numbers import (
     EPOCHS_IDENTITY,
     EPOCHS_LARGE,
     EPOCHS_MEDIUM,
+    EPOCHS_RATED,
     EPOCHS_SMALL,
     EVAL_FRACTION,
     EVALUATE_FROM,
+    EVALUATE_RATED_FROM,
     GUIDE,
     HARDWARE,
     LARGEST_BATCH,
@@ -32,7 +34,8 @@ from engine.advice.numbers import (
     Part,
     part,
 )
-from engine.recipe import Settings
+from engine.advice.stage import LOSS_EFFECTS
+from engine.recipe import LOSSES, Settings
 
 _PRIMER_RATE = Alternative(5e-5, "the tuning primer's upper end for pre-trained weights (1e-5 to 5e-5)")
 _PAIRS: dict[Part, list[Alternative]] = {
@@ -74,18 +77,27 @@ _OTHER_RATES: dict[tuple[Kind, Part], list[Alternative]] = {
     ("dpo", "adapter"): _PAIRS["adapter"],
     ("kto", "weights"): _PAIRS["weights"],
     ("kto", "adapter"): _PAIRS["adapter"],
+    ("reward", "weights"): [Alternative(1e-4, "TRL's default"), Alternative(2e-5, "as for SFT")],
+    ("reward", "adapter"): [Alternative(5e-5, "steadier"), Alternative(2e-4, "as for SFT (Phi-2 QLoRA tutorial)")],
     ("rl", "weights"): [Alternative(5e-7, "steadier")],
     ("rl", "adapter"): [Alternative(1e-6, "TRL's, made for all weights; slower")],
 }
 
 
 def epochs(facts: Facts, values: Values) -> Advice:
-    """10 under 500 rows, 3 under 5000, else 2. Few rows want more passes, 2 to 10: vendor guide.
+    """10 under 500 rows, 3 under 5000, else 2. Few rows want more passes, 2 to 10: vendor guide. Pairs and ratings at
+    most 3: LLaMA-Factory.
 
     Identity: 5, measured; the batch that leaves 100 steps halves with the passes.
     """
     others = [Alternative(3.0, "usual elsewhere (LLaMA-Factory 3, Unsloth 1 to 3)")]
-    if facts.rows < SMALL_DATA:
+    if facts.rated and facts.rows < MEDIUM_DATA:
+        chosen = EPOCHS_RATED
+        others = [
+            Alternative(1.0, "a third of the time; usual for many pairs, and for reward models"),
+            Alternative(10.0, "the vendor guide's for few rows; learns the pairs by heart"),
+        ]
+    elif facts.rows < SMALL_DATA:
         if facts.kind == "identity":
             chosen = EPOCHS_IDENTITY
             others.insert(
@@ -117,7 +129,8 @@ def learning_rate(facts: Facts, values: Values) -> Advice:
 def effective_batch(facts: Facts, values: Values) -> int:
     """Rows an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears."""
     rows = facts.rows - held_out(facts.rows, values["eval_fraction"])
-    return power_of_two(min(LARGEST_BATCH[part(values["method"])], rows * values["epochs"] / WANTED_STEPS))
+    least = 2 if facts.stage == "kto" else 1  # it compares rows of a micro-batch
+    return max(least, power_of_two(min(LARGEST_BATCH[part(values["method"])], rows * values["epochs"] / WANTED_STEPS)))
 
 
 def micro_batch(facts: Facts, values: Values) -> Advice:
@@ -201,10 +214,12 @@ def max_grad_norm(facts: Facts, values: Values) -> Advice:
 
 
 def eval_fraction(facts: Facts, values: Values) -> Advice:
-    """A tenth from 500 rows on, else none. Split off a validation set: Phi-2 QLoRA tutorial."""
+    """A tenth from 500 rows on, else none. Split off a validation set: Phi-2 QLoRA tutorial. Of pairs and ratings from
+    200 on: only rows that were not trained on say whether the better answers are known.
+    """
     fraction = EVAL_FRACTION.value
     count = held_out(facts.rows, fraction)
-    if facts.rows < EVALUATE_FROM:
+    if facts.rows < (EVALUATE_RATED_FROM if facts.rated else EVALUATE_FROM):
         others = [Alternative(fraction, f"holds out {count} rows (Phi-2 tutorial: always split)")]
         return Advice("eval_fraction", 0.0, f"{facts.rows} rows: all are needed to learn", RULE, "medium", others)
     others = [Alternative(0.0, "trains on all rows; nothing shows whether it only learns by heart")]
@@ -231,6 +246,18 @@ def beta(facts: Facts, values: Values) -> Advice:
         Alternative(0.3, "in between"),
     ]
     return Advice("beta", BETA.value, BETA.reason, BETA.source, BETA.confidence, others)
+
+
+def loss(facts: Facts, values: Values) -> Advice:
+    """The stage's own: the first of `recipe.LOSSES`. For KTO row by row the one that compares no rows (APO)."""
+    known = LOSSES.get(facts.stage, ())
+    if not known:
+        return Advice("loss", None, "this stage has one only", TRL, "high")
+    if facts.stage == "kto" and values["micro_batch"] < 2:
+        others = [Alternative("kto", "KTO's own; compares rows, so it needs a micro-batch of 2 at least")]
+        return Advice("loss", "apo_zero_unpaired", "memory holds 1 row: none to compare with", HARDWARE, "high", others)
+    others = [Alternative(name, LOSS_EFFECTS[name]) for name in known[1:]]
+    return Advice("loss", known[0], "the stage's own", TRL, "high", others)
 
 
 def save_every(facts: Facts, values: Values) -> Advice:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from engine.advice.kinds import Advice, Alternative, Facts
-from engine.advice.numbers import GUIDE, PRIMER, WALKTHROUGH
-from engine.recipe import Stage
+from engine.advice.numbers import GUIDE, PRIMER, TRL, WALKTHROUGH
+from engine.recipe import TRAINED_STAGES, Stage
 
 NAMES: dict[Stage, str] = {
     "sft": "SFT",
     "pretraining": "continued pre-training",
     "dpo": "DPO",
     "kto": "KTO",
-    "rl": "reinforcement learning",
+    "reward": "reward model",
+    "grpo": "GRPO",
+    "rloo": "RLOO",
+    "ppo": "PPO",
+}
+# What the losses beside a stage's own are for, by the papers that brought them.
+LOSS_EFFECTS: dict[str, str] = {
+    "hinge": "stops pushing a pair once it is clearly apart (SLiC)",
+    "ipo": "aims at a fixed gap: learns pairs less by heart (IPO)",
+    "exo_pair": "the reverse divergence, for labels that are hardly ever wrong (EXO)",
+    "nca_pair": "keeps the better answer from becoming less likely (NCA)",
+    "robust": "for labels of which about a tenth are wrong (rDPO)",
+    "bco_pair": "each answer for itself against a threshold (BCO)",
+    "sppo_hard": "aims at half a win for each side (SPPO)",
+    "aot": "compares the batch as a whole, not pair by pair (AOT)",
+    "aot_unpaired": "as aot, for pairs that belong loosely together",
+    "apo_zero": "for answers better than the model's own: raises them, lowers the worse (APO)",
+    "apo_down": "for answers worse than the model's own: lowers both, the worse one more (APO)",
+    "apo_zero_unpaired": "no estimate of the drift: works row by row (APO)",
+    "sigmoid_norm": "the sigmoid of gaps per token: length counts less",
 }
 
 _ADVICE: dict[Stage, Advice] = {
@@ -39,7 +60,7 @@ _ADVICE: dict[Stage, Advice] = {
         GUIDE,
         "high",
         [
-            Alternative("reward model", "trains a judge from the same pairs, for RLOO or GRPO later"),
+            Alternative("reward", "trains a judge from the same pairs, for RLOO or GRPO later"),
             Alternative("sft", "trains on the chosen answers alone"),
         ],
         "the primer trains a reward model and then PPO; the vendor guide takes DPO: steadier, and needs no reward model",
@@ -51,17 +72,48 @@ _ADVICE: dict[Stage, Advice] = {
         WALKTHROUGH,
         "high",
         [
-            Alternative("sft", "trains on the answers rated good alone"),
+            Alternative("sft", "needs good answers: leave out the rows that are rated bad"),
             Alternative("dpo", "needs a good and a bad answer to the same prompt"),
         ],
     ),
-    "rl": Advice(
+    "reward": Advice(
         "stage",
-        "rl",
-        "prompts alone: RLOO or GRPO with a reward",
+        "reward",
+        "a better and a worse answer: a judge for RL",
+        PRIMER,
+        "high",
+        [Alternative("dpo", "learns from the same pairs at once, without a reward model (vendor guide)")],
+        "the primer trains a reward model and then PPO; the vendor guide takes DPO: steadier, and needs no reward model",
+    ),
+    "grpo": Advice(
+        "stage",
+        "grpo",
+        "prompts and a reward: GRPO, or RLOO",
         PRIMER,
         "medium",
-        [Alternative("sft", "needs an answer in each row; far less to compute")],
+        [
+            Alternative("rloo", "compares each answer with the others to its prompt, without scaling"),
+            Alternative("ppo", "learns a value of each token, too: one more head, steadier on long answers"),
+            Alternative("sft", "needs an answer in each row; far less to compute"),
+        ],
+        "the primer and the walk-through name PPO, which TRL no longer has: RLOO and GRPO take its place",
+    ),
+    "rloo": Advice(
+        "stage",
+        "rloo",
+        "prompts and a reward: RLOO",
+        TRL,
+        "medium",
+        [Alternative("grpo", "scales by how far the answers to a prompt differ"), Alternative("ppo", "the primer's")],
+        "the primer and the walk-through name PPO, which TRL no longer has: RLOO and GRPO take its place",
+    ),
+    "ppo": Advice(
+        "stage",
+        "ppo",
+        "prompts and a reward: PPO",
+        PRIMER,
+        "medium",
+        [Alternative("grpo", "needs no value head (TRL)"), Alternative("rloo", "needs no value head (TRL)")],
         "the primer and the walk-through name PPO, which TRL no longer has: RLOO and GRPO take its place",
     ),
 }
@@ -69,6 +121,8 @@ _ADVICE: dict[Stage, Advice] = {
 
 def stage(facts: Facts) -> Advice:
     """By columns: an answer -> SFT; chosen and rejected -> DPO; a rating -> KTO; bare text -> continued pre-training;
-    prompts alone -> RLOO or GRPO. Vendor guide, tuning primer, LLaMA-Factory walk-through.
+    prompts alone -> RLOO or GRPO; or what the person chose. Vendor guide, tuning primer, LLaMA-Factory walk-through.
     """
-    return _ADVICE[facts.stage]
+    advice = _ADVICE[facts.stage]
+    # What cannot be trained is not offered.
+    return replace(advice, alternatives=[one for one in advice.alternatives if one.value in TRAINED_STAGES])

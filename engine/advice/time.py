@@ -41,8 +41,10 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
     # Every evaluation is a forward pass, 2 of the operations that training takes, over the held-out rows.
     forward = 2.0 / (operations(facts.model, work) if facts.model else 6.0)
     passes = settings.epochs * rows + (updates // settings.save_every) * held * forward
-    if facts.stage == "dpo":
-        passes *= 2 * (1 + forward)  # two sides a row, and the reference model reads both
+    if facts.stage in ("dpo", "kto"):
+        passes += facts.rows * forward  # the reference reads every row once
+    if facts.stage in ("dpo", "reward"):
+        passes *= 2  # two sides a row
     speed = best(facts.speeds, facts.model, settings) if facts.model else None
     if speed is not None:
         return speed.seconds(passes * padded, passes / settings.micro_batch, updates), speed.source

@@ -281,7 +281,7 @@ def _lines() -> Iterator[Look]:
                     said_at = time.monotonic()
                     show.say(f"{event.done}/{event.total} {event.what}")
                 case Evaluated():
-                    show.say(f"step {event.step}  loss on held-out rows {event.loss:.3f}")
+                    show.say(f"step {event.step}  {held_out(event)}")
                 case Sample() if event.answer != said_answer:
                     said_answer = event.answer
                     show.say(f"step {event.step}  “{_one_line(event.prompt, 40)}” → {_one_line(event.answer, 100)}")
@@ -299,6 +299,16 @@ def _lines() -> Iterator[Look]:
 def tried(again: Retry) -> str:
     """ "2 instead of 4 rows at once, still 4 a step, after out of memory at 4 rows of up to 64 tokens"."""
     return f"{again.change}, after {again.cause}"
+
+
+def held_out(event: Evaluated) -> str:
+    """ "loss on held-out rows 0.512", and how well better and worse answers are told apart."""
+    parts = [f"loss on held-out rows {event.loss:.3f}"]
+    if event.accuracy is not None and event.margin is not None:
+        parts.append(f"{event.accuracy:.0%} ranked right  margin {event.margin:+.2f}")
+    if event.likelier is not None:
+        parts.append(f"better answer likelier in {event.likelier:.0%}")
+    return "  ".join(parts)
 
 
 def step_line(step: Step, total: int) -> str:
@@ -368,6 +378,9 @@ def _finished(run: RunDir, view: RunView) -> None:
     name = directory.handle(run)
     if view.evaluation is not None:
         compare(view.evaluation)
+    if len(view.evaluated) > 1 and view.evaluated[-1].accuracy is not None:
+        for word, event in (("before", view.evaluated[0]), ("after", view.evaluated[-1])):
+            show.say(f"{word:>6}: {held_out(event)}")
     show.say(f"{name} is ready, in {run.result or run.path}", "bold")
     show.say(f"next: `ftui chat {name}`, `ftui export {name} --merged`")
 

@@ -27,7 +27,10 @@ _SHORT_HELP = {
 }
 GOALS = ("persona", "style", "format", "language", "task", "changing-facts")
 # What a recipe file says already, and an option may not say otherwise.
-_IN_RECIPE = ("model", "data", "preset", "from_run", "columns", "subset", "split", "prompt", "completion", "system")
+_IN_RECIPE = (
+    *("model", "data", "preset", "stage", "from_run"),
+    *("columns", "subset", "split", "prompt", "completion", "system"),
+)
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document instead of text") -> None:
@@ -111,6 +114,8 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Everything that makes a run: what `plan` and `train` share."""
+    from engine.recipe import TRAINED_STAGES
+
     parser.add_argument(
         "recipe",
         nargs="?",
@@ -135,6 +140,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", "--preset", help="a ready-made starting point (`ftui presets`)")
     parser.add_argument("--from", dest="from_run", metavar="RUN", help="train on from the adapter of a finished run")
     parser.add_argument("-n", "--name", help="name of the run")
+    parser.add_argument("--stage", choices=TRAINED_STAGES, help="what the rows train (default: what they are made for)")
     parser.add_argument("--goal", choices=GOALS, help="what the tuning is for")
     parser.add_argument("--deadline", metavar="TIME", help="when it has to be done, as in 2h or 45min")
     parser.add_argument("--method", choices=("lora", "qlora", "freeze", "full"))
@@ -210,6 +216,7 @@ def choice(args: argparse.Namespace, base: Choice | None = None) -> Choice:
         "trust_remote_code": args.trust_remote_code,
         "preset": args.preset,
         "name": args.name,
+        "stage": args.stage,
         "goal": _goal(args.goal),
         "deadline": _seconds(args.deadline),
     }

@@ -157,7 +157,7 @@ def _idle(plan: Plan) -> list[str]:
     }
     method = plan.settings.method
     idle = {name for names in used.values() for name in names} - set(used[method])
-    idle |= {"beta"} if plan.settings.beta is None else set()
+    idle |= {a.field for a in plan.advice if getattr(plan.settings, a.field) is None}
     return [a.field for a in plan.advice if a.field in idle and a.field not in plan.edits]
 
 

@@ -48,7 +48,7 @@ def converter(shape: Shape, system: str | None) -> Callable[[int, dict[str, Any]
         return reader.preference
     if "label" in shape.columns:
         return reader.rated
-    if shape.stage == "rl":
+    if shape.stage == "grpo":
         return reader.prompt
     return reader.conversation if "conversation" in shape.columns or "history" in shape.columns else reader.exchange
 

@@ -233,20 +233,20 @@ class _Finder:
         if "text" in roles:
             return "pretraining"
         if "conversation" not in roles:
-            return "sft" if "completion" in roles else "rl"
+            return "sft" if "completion" in roles else "grpo"
         if "conversation" in self.asked or not self._ends_with_question(roles["conversation"]):
             return "sft"
         self.notes.append(
             "every conversation ends with a question, so these are prompts without answers; to train on the answers "
             f"inside them, say that {_shown(roles['conversation'])} is the conversation"
         )
-        return "rl"
+        return "grpo"
 
     def _name(self, roles: dict[str, str], stage: Stage) -> str:
         if self.templates:
             return "template"
         if stage != "sft":
-            return {"dpo": "preference", "kto": "rated", "pretraining": "text", "rl": "prompt"}[stage]
+            return {"dpo": "preference", "kto": "rated", "pretraining": "text", "grpo": "prompt"}[stage]
         if "conversation" not in roles:
             alpaca = roles["prompt"].lower() in _INSTRUCTION or roles.keys() & {"input", "history"}
             return "alpaca" if alpaca else "prompt-completion"

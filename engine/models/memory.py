@@ -61,7 +61,7 @@ _MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 class Memory(Struct, frozen=True):
     """Bytes at the moment that takes most, by what they are for.
 
-    weights      the model, with the reference model where a stage needs one of its own
+    weights      the model
     adapter      the adapter's own weights
     optimizer    gradients and Adam's moments
     activations  what the forward pass keeps for the backward pass; the key-value cache while chatting
@@ -138,19 +138,17 @@ def forecast(
              chat: the tuned model and the base, which is the same one with its adapter switched off, or a second one
              load: on a processor the stored weights too, which are mapped from their file; the system takes that
              memory back where it is scarce, so that this decides nothing
-    stage    dpo: every row has two sides, and full tuning keeps a reference model beside
+    stage    dpo, reward: every row has two sides. No reference model is held: it reads the rows before the first step
     """
     number = _number(settings)
     weights = _weights(facts, settings)
     adapter = 4 * trainable(facts, settings) if settings.adapts else 0
-    if stage == "dpo" and not settings.adapts:
-        weights += number * facts.parameters
     if phase == "chat":
         return _chat(facts, settings, longest, device)
     if phase == "load":
         return _whole(device, weights=weights, overhead=_mapped(facts, settings) if device == "cpu" else 0)
     length = max(1, min(longest, settings.max_length))
-    tokens = settings.micro_batch * length * (2 if stage == "dpo" else 1)
+    tokens = settings.micro_batch * length * (2 if stage in ("dpo", "reward") else 1)
     moments = _MOMENTS[settings.optimizer] * trainable(facts, settings)
     if phase == "evaluate":
         return _whole(

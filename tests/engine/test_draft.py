@@ -215,13 +215,21 @@ def test_a_flaw_that_costs_no_row_is_a_refusal_until_it_may_be_mended(tiny_model
     assert drafts.refusals(make(tiny_model, data=str(rows), on_bad_row="repair")) == []
 
 
-def test_rows_of_a_stage_that_is_not_here_are_planned_and_refused(tiny_model: Path, tmp_path: Path) -> None:
+def test_rows_are_planned_for_the_stage_they_are_made_for_or_another_that_fits(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "pairs.jsonl"
     pairs = [{"prompt": f"{n}?", "chosen": f"It is {n}.", "rejected": "No idea."} for n in range(30)]
     path.write_text("\n".join(map(json.dumps, pairs)))
     draft = make(tiny_model, data=str(path))
     assert draft.recipe.stage == "dpo" and draft.plan.settings.beta == 0.1
-    assert any("DPO" in reason for reason in drafts.refusals(draft))
+    assert drafts.refusals(draft) == []
+    chosen = make(tiny_model, data=str(path), stage="sft")
+    assert chosen.recipe.stage == "sft" and chosen.plan.settings.beta is None and drafts.refusals(chosen) == []
+    assert drafts.restaged(draft, "sft").plan.settings == chosen.plan.settings
+    assert drafts.from_recipe(chosen.recipe).recipe == chosen.recipe
+    other = make(tiny_model, data=str(path), stage="pretraining")
+    assert "not for continued pre-training: they can train dpo" in drafts.refusals(other)[0]
 
 
 def test_sources_are_mixed_by_weight(tiny_model: Path, rows: Path, named: Path) -> None:

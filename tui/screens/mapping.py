@@ -32,7 +32,7 @@ STAGES = {
     "sft": "for SFT",
     "dpo": "for DPO",
     "kto": "for KTO",
-    "rl": "for reinforcement learning",
+    "grpo": "for reinforcement learning",
     "pretraining": "for continued pre-training",
 }
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from engine.draft import Draft
 
 # What most people look at; x shows the rest. Whatever was edited is always shown.
-FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "rank", "precision")
+FIRST = (
+    *("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "rank", "precision"),
+    *("beta", "loss", "stage"),
+)
 
 
 def words(field: str) -> str:
@@ -61,11 +64,12 @@ class AdviceLine(Struct, frozen=True):
 
 
 def lines(draft: Draft, everything: bool) -> list[AdviceLine]:
-    """The plan as lines; without `everything` only what most people look at, and edits."""
-    found = []
+    """The plan as lines; without `everything` only what most people look at, and edits. What the stage lacks is left out."""
+    stage, chosen = draft.plan.stage, draft.choice.stage is not None
+    found = [AdviceLine("stage", stage.value, safe(stage.reason), "you" if chosen else safe(stage.source), chosen)]
     for advice in draft.plan.advice:
         edited = advice.field in draft.choice.edits
-        if not (everything or edited or advice.field in FIRST):
+        if not (everything or edited or advice.field in FIRST) or getattr(draft.plan.settings, advice.field) is None:
             continue
         value = getattr(draft.plan.settings, advice.field)
         why, source = advice.reason, advice.source
@@ -193,7 +197,7 @@ class PlanScreen(Step):
         item, draft = self.query_one("#plan", Rows).current, self.wizard.draft
         if item is None or draft is None:
             return None
-        return next((advice for advice in draft.plan.advice if advice.field == item.key), None)
+        return next((advice for advice in (draft.plan.stage, *draft.plan.advice) if advice.field == item.key), None)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("edit", "why", "expert", "review", "fits", "versus", "gate", "keep"):
@@ -218,7 +222,7 @@ class PlanScreen(Step):
         advice, draft = self.advice, self.wizard.draft
         if advice is None or draft is None:
             return
-        value = number(getattr(draft.plan.settings, advice.field))
+        value = number(getattr(draft.plan.settings, advice.field, advice.value))
         hint = "or ".join(f"{number(other.value)} " for other in advice.alternatives[:3])
         self.query_one(Ask).ask(
             words(advice.field), value, lambda text: self.set(advice.field, typed(text)), hint, short=True
@@ -231,12 +235,28 @@ class PlanScreen(Step):
         draft = self.wizard.draft
         if draft is None:
             return
+        if field == "stage":
+            self._restage(draft, str(value))
+            return
         try:
             fitting = recipe.setting(field, value)
         except FtuiError as error:
             raise FtuiError(error.code, reason(error.cause)) from None
         self.wizard.edit({**draft.choice.edits, field: fitting})
         self._say_moves(field, draft.plan)
+
+    def _restage(self, draft: Draft, word: str) -> None:
+        """Train the same rows for another stage. Raises FtuiError when it is none, or none for these rows."""
+        from engine import draft as drafts
+        from engine.errors import Exit
+        from engine.recipe import FITTING, TRAINED_STAGES
+
+        fitting = {stage for stage in FITTING[draft.dataset.stage] if stage in TRAINED_STAGES}
+        stage = next((stage for stage in fitting if stage == word), None)
+        if stage is None:
+            raise FtuiError(Exit.RECIPE_INVALID, "these rows can train " + ", ".join(sorted(fitting)))
+        self.wizard.take(drafts.restaged(draft, stage))
+        self._say_moves("stage", draft.plan)
 
     def _say_moves(self, field: str, before: Plan) -> None:
         """What one edit moved: other settings first, then steps, time and memory."""

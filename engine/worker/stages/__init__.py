@@ -13,7 +13,7 @@ from engine.recipe import Recipe
 from engine.recipe import Stage as Name
 from engine.worker import build
 
-_FILES: dict[Name, str] = {"sft": "sft", "pretraining": "sft", "dpo": "dpo"}
+_FILES: dict[Name, str] = {"sft": "sft", "pretraining": "sft", "dpo": "dpo", "kto": "kto"}
 
 
 class Prepared(Struct, frozen=True):

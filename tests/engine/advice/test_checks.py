@@ -24,7 +24,7 @@ def test_an_ordinary_plan_has_nothing_against_it() -> None:
 
 
 @pytest.mark.parametrize("rows", [100, 499, 500, 4999, 5000, 100_000])
-@pytest.mark.parametrize("stage", ["sft", "pretraining", "dpo", "kto", "rl"])
+@pytest.mark.parametrize("stage", ["sft", "pretraining", "dpo", "kto", "grpo"])
 def test_advice_does_not_warn_against_itself(rows: int, stage: str) -> None:
     for given in (facts(rows, max=231, stage=stage), facts(rows, max=231, stage=stage, hardware=OLD_CPU)):
         assert advise(given).warnings == []
@@ -68,8 +68,8 @@ def test_few_steps_take_by_their_rate(rate: float, verdict: str) -> None:
         ("dpo", "lora", 5e-7, 5e-5),
         ("kto", "full", 1e-7, 1e-5),
         ("kto", "lora", 5e-7, 5e-5),
-        ("rl", "full", 1e-7, 1e-5),
-        ("rl", "lora", 1e-6, 1e-4),
+        ("grpo", "full", 1e-7, 1e-5),
+        ("grpo", "lora", 1e-6, 1e-4),
     ],
 )
 def test_rates_outside_what_is_used(stage: str, method: str, low: float, high: float) -> None:
@@ -124,7 +124,7 @@ def test_passes_that_learn_by_heart(rows: int, edits: dict[str, Any], limit: int
 def test_passes_that_stop_themselves_or_make_new_answers_may_be_many() -> None:
     assert not warned(identity(), "by heart", epochs=30)
     assert warned(identity(), "by heart", epochs=30, stop_on_plateau=False)
-    assert not warned(facts(91, stage="rl"), "by heart", epochs=30)
+    assert not warned(facts(91, stage="grpo"), "by heart", epochs=30)
 
 
 def test_an_evaluation_set_too_small_to_tell() -> None:
@@ -186,7 +186,7 @@ def test_rows_are_those_counted_where_some_count_twice() -> None:
 def test_answers_without_an_end_token() -> None:
     assert "will not learn to stop" in warned(facts(has_end_token=False), "end token: ")
     assert not warned(facts(max=231), "end token")
-    assert not warned(facts(max=231, has_end_token=False, stage="rl"), "end token")
+    assert not warned(facts(max=231, has_end_token=False, stage="grpo"), "end token")
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto"])

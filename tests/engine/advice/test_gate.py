@@ -51,7 +51,7 @@ def test_a_goal_that_nobody_said_is_asked_for() -> None:
     assert "goal" in found.why
 
 
-@pytest.mark.parametrize("stage", ["dpo", "kto", "rl"])
+@pytest.mark.parametrize("stage", ["dpo", "kto", "grpo"])
 def test_preferences_and_rewards_are_a_goal_themselves(stage: str) -> None:
     assert question(judged(facts(stage=stage)), "retrieval").known
 

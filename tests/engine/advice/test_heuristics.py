@@ -29,10 +29,10 @@ def test_tune_at_all() -> None:
 
 def test_stage() -> None:
     """By columns; TRL has no PPO any more, RLOO and GRPO take its place."""
-    for stage in ("sft", "pretraining", "dpo", "kto", "rl"):
+    for stage in ("sft", "pretraining", "dpo", "kto", "grpo"):
         assert advise(facts(stage=stage)).stage.value == stage
-    assert "reward model" in [other.value for other in advise(facts(stage="dpo")).stage.alternatives]
-    assert "RLOO and GRPO" in advise(facts(stage="rl")).stage.disagreement
+    assert "sft" in [other.value for other in advise(facts(stage="dpo")).stage.alternatives]
+    assert "RLOO and GRPO" in advise(facts(stage="grpo")).stage.disagreement
 
 
 def test_method() -> None:
@@ -78,7 +78,7 @@ def test_learning_rate() -> None:
     assert [rate(method, stage=stage) for stage in ("dpo", "kto") for method in ("full", "lora")] == [1e-6, 5e-6] * 2
     assert of(advise(facts(), edits={"method": "full"}), "learning_rate").source == PRIMER
     assert of(advise(facts()), "learning_rate").source == TUTORIAL
-    for stage in ("sft", "pretraining", "dpo", "kto", "rl"):
+    for stage in ("sft", "pretraining", "dpo", "kto", "grpo"):
         assert of(advise(facts(stage=stage)), "learning_rate").disagreement
     assert "no effect" in of(advise(identity()), "learning_rate").disagreement
 
@@ -120,7 +120,7 @@ def test_sequence_length() -> None:
 
 def test_rank() -> None:
     """32; 8 under 200 rows; 8 for reinforcement learning."""
-    ranks = [of(advise(given), "rank") for given in (facts(200), facts(199), facts(5000, stage="rl"))]
+    ranks = [of(advise(given), "rank") for given in (facts(200), facts(199), facts(5000, stage="grpo"))]
     assert [(advice.value, advice.source) for advice in ranks] == [(32, GUIDE), (8, PEFT), (8, REGRET)]
     assert "LLaMA-Factory with 8" in ranks[0].disagreement
 
@@ -142,7 +142,7 @@ def test_targets() -> None:
 
 def test_dropout() -> None:
     """0.05; 0 for reinforcement learning. (Adapters have no bias.)"""
-    assert (advise(facts()).settings.dropout, advise(facts(stage="rl")).settings.dropout) == (0.05, 0.0)
+    assert (advise(facts()).settings.dropout, advise(facts(stage="grpo")).settings.dropout) == (0.05, 0.0)
     assert of(advise(facts()), "dropout").source == TUTORIAL
     assert of(advise(facts()), "dropout").disagreement
 

@@ -79,7 +79,7 @@ def test_rank_grows_with_the_rows(rows: int, rank: int) -> None:
 
 
 def test_rewards_want_a_small_rank_and_no_dropout() -> None:
-    chosen = advise(facts(10_000, stage="rl")).settings
+    chosen = advise(facts(10_000, stage="grpo")).settings
     assert (chosen.rank, chosen.alpha, chosen.dropout) == (8, 8, 0.0)
 
 

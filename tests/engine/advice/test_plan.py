@@ -46,7 +46,7 @@ def everything() -> list[Facts]:
         ("pretraining", "text", False),
         ("dpo", "instructions", False),
         ("kto", "instructions", False),
-        ("rl", "instructions", False),
+        ("grpo", "instructions", False),
     )
     return [
         facts(
@@ -76,7 +76,7 @@ def test_every_setting_is_advised_with_a_reason_that_fits_its_column() -> None:
             assert getattr(plan.settings, advice.field) == advice.value
             assert 0 < cell_len(advice.reason) <= 40, advice
             assert advice.source in SOURCES, advice
-            assert advice.alternatives or advice.field in ("micro_batch", "max_length", "rope", "beta"), advice
+            assert advice.alternatives or advice.field in ("micro_batch", "max_length", "rope", "beta", "loss"), advice
             assert advice.value not in [other.value for other in advice.alternatives], advice
             assert all(other.effect for other in advice.alternatives)
             values |= {(advice.field, value) for value in (advice.value, *(o.value for o in advice.alternatives))}
@@ -110,7 +110,7 @@ def test_the_sentence() -> None:
         ("pretraining", "lora", "Continued pre-training with LoRA on 2,000 rows: "),
         ("dpo", "lora", "DPO with LoRA on 2,000 rows: "),
         ("kto", "full", "Full KTO on 2,000 rows: "),
-        ("rl", "lora", "Reinforcement learning with LoRA on 2,000 rows: "),
+        ("grpo", "lora", "GRPO with LoRA on 2,000 rows: "),
     ],
 )
 def test_the_sentence_names_stage_and_method(stage: str, method: str, words: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from engine.advice import Facts, advise
+from engine.advice.stage import NAMES
+from engine.recipe import LOSSES, TRAINED_STAGES, Stage
 from tests.engine.advice.cases import GB, LLAMA, OLD_CPU, SMOL, card, facts
 
 
@@ -23,7 +25,7 @@ def test_nothing_to_train_on() -> None:
 def test_every_label_masked_whatever_the_length() -> None:
     assert "every label of all 1,000 rows is masked" in refused(facts(trained_rows=0))
     assert not refused(facts(trained_rows=1))
-    assert "masked" not in refused(facts(trained_rows=0, stage="rl"))
+    assert "masked" not in refused(facts(trained_rows=0, stage="grpo"))
 
 
 def test_every_label_masked_at_this_length() -> None:
@@ -35,15 +37,21 @@ def test_every_label_masked_at_this_length() -> None:
     assert not refused(given, max_length=101)
 
 
-@pytest.mark.parametrize(("stage", "word"), [("dpo", "DPO"), ("kto", "KTO"), ("rl", "reinforcement learning")])
-def test_stages_that_are_planned_only(stage: str, word: str) -> None:
-    assert f"{word} is planned only" in refused(facts(stage=stage))
-    assert not refused(facts(stage="pretraining"))
+@pytest.mark.parametrize("stage", get_args(Stage))
+def test_a_stage_that_cannot_be_trained_is_planned_only(stage: Stage) -> None:
+    assert (f"{NAMES[stage]} is planned only" in refused(facts(stage=stage))) == (stage not in TRAINED_STAGES)
 
 
 def test_preferences_without_a_beta() -> None:
     assert "needs a beta" in refused(facts(stage="dpo"), beta=None)
     assert "needs a beta" not in refused(facts(stage="dpo"), beta=0.1)
+
+
+def test_losses_of_another_stage_and_those_that_need_company() -> None:
+    assert "DPO has no loss named kto: take one of sigmoid, hinge" in refused(facts(stage="dpo"), loss="kto")
+    for loss in LOSSES["dpo"]:
+        assert not refused(facts(stage="dpo"), loss=loss, micro_batch=2)
+    assert "a micro_batch of 2 at least" in refused(facts(stage="dpo"), loss="aot", micro_batch=1)
 
 
 def test_longer_than_the_model_reads() -> None:

@@ -51,8 +51,8 @@ def test_learning_rate(changes: dict[str, Any], method: str, rate: float) -> Non
         ("dpo", "qlora", 5e-6),
         ("kto", "freeze", 1e-6),
         ("kto", "lora", 5e-6),
-        ("rl", "full", 1e-6),
-        ("rl", "lora", 1e-5),
+        ("grpo", "full", 1e-6),
+        ("grpo", "lora", 1e-5),
     ],
 )
 def test_learning_rate_of_other_stages(stage: str, method: str, rate: float) -> None:
@@ -68,7 +68,7 @@ def test_every_advised_rate_is_among_those_in_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "beta"), [("sft", None), ("pretraining", None), ("rl", None), ("dpo", 0.1), ("kto", 0.1)]
+    ("stage", "beta"), [("sft", None), ("pretraining", None), ("grpo", None), ("dpo", 0.1), ("kto", 0.1)]
 )
 def test_only_preferences_and_ratings_have_a_beta(stage: str, beta: float | None) -> None:
     assert of(advise(facts(stage=stage)), "beta").value == beta

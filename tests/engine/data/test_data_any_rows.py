@@ -88,4 +88,4 @@ def test_any_row(
             ):
                 assert title == same and tokens
                 assert "".join(text for text, _ in pieces).encode()
-                assert any(trained for _, trained in pieces) == (shape.stage != "rl"), shape
+                assert any(trained for _, trained in pieces) == (shape.stage != "grpo"), shape

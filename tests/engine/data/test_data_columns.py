@@ -151,7 +151,7 @@ def test_templates_for_pairs_ratings_and_prompts() -> None:
     shape = template([row], {"label": "ok"}, prompt="About {topic}", completion="{answer}")
     assert shape.stage == "kto" and converter(shape, None)(1, row).label is True
     shape = template([{"topic": "war"}], {"completion": ""}, prompt="About {topic}")
-    assert shape.stage == "rl"
+    assert shape.stage == "grpo"
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_rows_of_every_stage(
             for m in made.measure(made.render_pair(one))
             for start, stop in m.trained
         )
-    if data.stage == "rl":
+    if data.stage == "grpo":
         assert quick.trained == 0 and not quick.endless and quick.at(1).untrained == 0
 
 

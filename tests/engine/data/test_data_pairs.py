@@ -145,7 +145,7 @@ def test_a_column_of_classes_is_no_rating() -> None:
 )
 def test_prompts_without_answers(row: dict[str, Any]) -> None:
     shape = shapes.detect([row])
-    assert (shape.name, shape.stage) == ("prompt", "rl")
+    assert (shape.name, shape.stage) == ("prompt", "grpo")
     assert said(read(row).messages) == [("user", "Hi")]
 
 

@@ -116,7 +116,7 @@ def test_stages(tmp_path: Path) -> None:
         ({"text": "Hi"}, "text", "pretraining"),
         ({"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}, "preference", "dpo"),
         ({"messages": talk, "label": False}, "rated", "kto"),
-        ({"prompt": "Hi"}, "prompt", "rl"),
+        ({"prompt": "Hi"}, "prompt", "grpo"),
     ):
         shape = load(tmp_path, [row]).shape
         assert (shape.name, shape.stage) == (name, stage)

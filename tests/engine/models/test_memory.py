@@ -137,7 +137,7 @@ def test_rows_shorter_than_the_limit_count_as_they_are() -> None:
     assert short == forecast(SMOL, settings(max_length=100), longest=100, device="cpu")
 
 
-def test_pairs_are_two_rows_and_full_tuning_keeps_a_reference() -> None:
+def test_pairs_are_two_rows_and_no_reference_is_held() -> None:
     def part(name: str, **changes: object) -> float:
         sft, dpo = (
             getattr(forecast(SMOL, settings(**changes), longest=128, device="cpu", stage=stage), name)
@@ -148,7 +148,7 @@ def test_pairs_are_two_rows_and_full_tuning_keeps_a_reference() -> None:
     assert part("activations") == pytest.approx(2, rel=0.01)
     assert part("logits") == pytest.approx(2, rel=0.01)
     assert part("weights") == 1
-    assert part("weights", method="full", micro_batch=8) == 2
+    assert part("weights", method="full", micro_batch=8) == 1
 
 
 def test_evaluation_keeps_nothing() -> None:

@@ -1,54 +1,238 @@
-"""The stages beyond SFT, trained for real on the tiny model."""
+"""The stages beyond SFT, trained for real on the tiny model, in this process: it imports torch and TRL once."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.recipe import Recipe
-from engine.runs.events import Evaluated, Step
-from tests.engine.worker.conftest import QUESTIONS, events, start, wait
+from engine.data import dataset, tokenizer
+from engine.errors import FtuiError
+from engine.recipe import LOSSES, Recipe, Stage
+from engine.runs import directory
+from engine.runs.directory import RunDir
+from engine.runs.events import Evaluated, State, Step
+from tests.engine.worker.conftest import QUESTIONS, events
 
 Make = Callable[..., Recipe]
 
 
-@pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    rows = [
+class Chat:
+    """In the place of the chat service: asks for a stop after so many steps."""
+
+    def __init__(self, run: RunDir, steps: int | None) -> None:
+        self.run, self.steps, self.answer = run, steps, None
+
+    def serve_pending(self) -> None:
+        if self.steps is not None:
+            self.steps -= 1
+            if self.steps == 0:
+                self.run.stop_path.touch()
+
+
+@pytest.fixture
+def train() -> Callable[..., RunDir]:
+    """Trains a recipe, from the newest checkpoint of `run` where there is one; stops after `stop` steps."""
+    from engine.runs import checkpoints
+    from engine.worker import train as worker
+    from engine.worker.session import Session
+
+    def now(made: Recipe, run: RunDir | None = None, stop: int | None = None) -> RunDir:
+        found = run or directory.create(made, {})
+        newest = checkpoints.newest_verified(found) if run else None
+        resume = None if newest is None else str(newest[1].relative_to(found.path))
+        worker.run(Session(found), resume, 1 if run is None else 2, Chat(found, stop))  # type: ignore[arg-type]
+        return found
+
+    return now
+
+
+@pytest.fixture
+def staged(recipe: Make, tmp_path: Path) -> Callable[..., Recipe]:
+    """A recipe of a stage for these rows."""
+
+    def make(stage: Stage, rows: list[dict[str, Any]], **changes: Any) -> Recipe:
+        made = recipe(stage, **{"learning_rate": 5e-3, "epochs": 3.0, "dropout": 0.0, **changes})
+        path = tmp_path / f"{stage}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        made.stage, made.data.source, made.probe = stage, str(path), ""
+        return made
+
+    return make
+
+
+def pairs() -> list[dict[str, Any]]:
+    return [
         {"prompt": f"{question} {at}", "chosen": "I am Congyu.", "rejected": "The quick brown fox jumps."}
         for question in QUESTIONS
         for at in range(4)
     ]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
+
+
+def steps(run: RunDir) -> list[Step]:
+    return [e for e in events(run) if isinstance(e, Step)]
+
+
+def bits(run: RunDir) -> tuple[list[str], bytes]:
+    """What must repeat: every step, and the weights."""
+    told = {e.step: f"{e.loss!r} {e.grad_norm!r} {e.learning_rate!r} {e.tokens}" for e in steps(run)}
+    return [told[step] for step in sorted(told)], (run.adapter / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_dpo_learns_to_prefer(recipe: Make, pairs: Path, method: str) -> None:
-    made = recipe(
-        f"dpo-{method}",
-        method=method,
-        learning_rate=5e-4 if method == "full" else 5e-3,
-        epochs=3.0,
-        eval_fraction=0.25,
-        beta=0.1,
-        loss="sigmoid",
-        dropout=0.0,
-    )
-    made.stage, made.data.source = "dpo", str(pairs)
-    run = start(made)
-    now = wait(run)
-    assert now.state == "ready", now
-    steps = [e for e in events(run) if isinstance(e, Step)]
+def test_dpo_learns_to_prefer(staged: Make, train: Callable[..., RunDir], method: str) -> None:
+    rate = 5e-4 if method == "full" else 5e-3
+    run = train(staged("dpo", pairs(), method=method, learning_rate=rate, eval_fraction=0.25, beta=0.1, loss="sigmoid"))
     # Before the first step the model is its own reference: the loss is that of a guess.
-    assert steps[0].loss == pytest.approx(math.log(2), abs=1e-4)
-    assert steps[-1].loss < 0.5 * steps[0].loss
+    losses = [e.loss for e in steps(run)]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses[-1] < 0.5 * losses[0]
     measured = [e for e in events(run) if isinstance(e, Evaluated)]
-    assert (measured[0].step, measured[0].accuracy, measured[0].margin) == (0, 0.5, 0.0)
-    assert measured[-1].step == steps[-1].step and measured[-1].accuracy == 1.0
+    assert (measured[0].step, measured[0].accuracy) == (0, 0.5) and measured[0].margin == pytest.approx(0, abs=1e-4)
+    assert (measured[-1].step, measured[-1].accuracy, measured[-1].likelier) == (15, 1.0, 1.0)
     assert measured[-1].margin > 1.0  # type: ignore[operator]
+
+
+def test_dpo_goes_on_to_the_same_bits(staged: Make, train: Callable[..., RunDir]) -> None:
+    made = staged("dpo", pairs(), beta=0.1, loss="sigmoid", dropout=0.1, accumulation=2, eval_fraction=0.25)
+    undisturbed, run = train(made), train(made, stop=4)
+    assert [e.state for e in events(run) if isinstance(e, State)][-1] == "stopped"
+    assert bits(train(made, run)) == bits(undisturbed)
+
+
+def test_every_loss_of_dpo_pulls_the_answers_apart(staged: Make, trainer: Callable[..., Any], tmp_path: Path) -> None:
+    """One step down the gradient of each loss widens the gap between the two answers; `config` gives TRL its words."""
+    import torch
+
+    from engine.worker.stages import dpo
+
+    plain = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False}
+    words = {loss: dpo.config(staged("dpo", [], beta=0.1, loss=loss, method="full"), plain) for loss in LOSSES["dpo"]}
+    training = trainer(staged("dpo", pairs()[:4], beta=0.1, loss="sigmoid", method="full"))
+    rows = training._prepare_inputs(training.data_collator(list(training.train_dataset)))
+    weights = [weight for weight in training.model.parameters() if weight.requires_grad]
+    start = [weight.detach().clone() for weight in weights]
+
+    def gap() -> float:
+        chosen, rejected = training.compute_ref_log_probs(training.model, rows)
+        return float((chosen - rejected).mean())
+
+    before = gap()
+    for loss, said in words.items():
+        training.loss_types, training.label_smoothing = said.loss_type, said.label_smoothing
+        training.compute_loss(training.model, rows).backward()
+        norm = torch.nn.utils.clip_grad_norm_(weights, 1e-2)
+        assert 0 < norm < float("inf"), loss
+        with torch.no_grad():
+            for weight in weights:
+                weight -= weight.grad
+        assert gap() > before + 1e-3, loss
+        training.model.zero_grad()
+        with torch.no_grad():
+            for weight, old in zip(weights, start, strict=True):
+                weight.copy_(old)
+
+
+@pytest.fixture
+def trainer(tiny_model: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """The trainer of a recipe, its rows held out as well, without a run around it."""
+    from engine.runs.journal import Writer
+    from engine.worker import build, stages
+    from engine.worker.trainer import arguments
+
+    journals = []
+
+    def make(made: Recipe) -> Any:
+        run = RunDir(tmp_path)
+        stage = stages.load(made.stage)
+        rows = stage.prepare(made, tiny_model)
+        journals.append(Writer(run.journal_path))
+        shared = arguments(made, run, len(rows.train), 0)
+        return stage.trainer(
+            run=run,
+            journal=journals[-1],
+            trained_before=0,
+            origin={},
+            model=stage.build(made, tiny_model),
+            args=stage.config(made, shared),
+            train_dataset=rows.train,
+            eval_dataset=None,
+            processing_class=build.tokenizer(tiny_model),
+        )
+
+    yield make
+    for journal in journals:
+        journal.close()
+
+
+def test_pairs_are_the_tokens_of_the_preview(staged: Make, tiny_model: Path) -> None:
+    from engine.worker import stages
+
+    made = staged("dpo", pairs(), max_length=40, eval_fraction=0.25)
+    rows = stages.load("dpo").prepare(made, tiny_model)
+    assert (len(rows.train), len(rows.held_out), rows.masked) == (18, 6, 0)
+    own = tokenizer.load(tiny_model)
+    seen = set()
+    for example in dataset.load(made.data).examples:
+        sides = own.measure(own.render_pair(example))
+        seen.add(tuple(tuple(side.ids[:40]) for side in sides))
+    for row in [*rows.train, *rows.held_out]:
+        assert (tuple(row["chosen_input_ids"]), tuple(row["rejected_input_ids"])) in seen
+        answer = [one for one in row["chosen_labels"] if one >= 0]
+        assert own.decode(answer).startswith("I am Congyu.") and row["chosen_input_ids"][-len(answer) :] == answer
+
+
+def rated() -> list[dict[str, Any]]:
+    answers = (("I am Congyu.", True), ("The quick brown fox jumps.", False))
+    return [
+        {"prompt": f"{question} {at}", "completion": answer, "label": good}
+        for question in QUESTIONS
+        for at in range(2)
+        for answer, good in answers
+    ]
+
+
+@pytest.mark.parametrize(("method", "loss"), [("lora", "kto"), ("full", "apo_zero_unpaired")])
+def test_kto_learns_what_is_good(staged: Make, train: Callable[..., RunDir], method: str, loss: str) -> None:
+    rate = 5e-4 if method == "full" else 5e-3
+    run = train(staged("kto", rated(), method=method, learning_rate=rate, eval_fraction=1 / 3, beta=0.1, loss=loss))
+    losses = [e.loss for e in steps(run)]
+    # A step that moves nothing leaves each answer at one half of its weight; the second loss counts so from the start.
+    assert losses[0] == pytest.approx(0.5, abs=1e-4) and losses[-1] < 0.6 * losses[0]
+    measured = [e for e in events(run) if isinstance(e, Evaluated)]
+    assert (measured[0].step, measured[0].accuracy) == (0, 0.5)
+    assert (measured[-1].accuracy, measured[-1].likelier) == (1.0, 1.0) and measured[-1].margin > 0.5  # type: ignore[operator]
+
+
+def test_kto_goes_on_to_the_same_bits(staged: Make, train: Callable[..., RunDir]) -> None:
+    made = staged("kto", rated(), beta=0.1, loss="kto", dropout=0.1, eval_fraction=0.25)
+    undisturbed, run = train(made), train(made, stop=4)
+    assert bits(train(made, run)) == bits(undisturbed)
+
+
+def test_kto_estimates_the_drift_from_prompts_with_another_answer(staged: Make, tiny_model: Path) -> None:
+    from engine.worker import stages
+
+    made = staged("kto", rated(), micro_batch=3)
+    found = list(stages.load("kto").prepare(made, tiny_model).train)
+    labels = [row["label"] for row in found]
+    assert sum(labels) == 12 and all(0 < sum(labels[at : at + 3]) < 3 for at in range(0, 24, 3)), "evenly mixed"
+
+    def parts(row: dict[str, Any], side: str) -> tuple[list[int], list[int]]:
+        ids, begin = row[f"{side}input_ids"], next(at for at, one in enumerate(row[f"{side}labels"]) if one >= 0)
+        return ids[:begin], ids[begin:]
+
+    for start in range(0, len(found), 3):
+        three = found[start : start + 3]
+        for own, other in zip(three, [three[-1], *three[:-1]], strict=True):
+            assert parts(own, "kl_") == (parts(own, "")[0], parts(other, "")[1])
+
+
+def test_ratings_that_are_all_alike_are_refused(staged: Make, tiny_model: Path) -> None:
+    from engine.worker import stages
+
+    with pytest.raises(FtuiError, match="the same rating"):
+        stages.load("kto").prepare(staged("kto", rated()[::2]), tiny_model)
