@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,6 @@ from engine.errors import Exit, FtuiError
 from engine.models import facts as model_facts
 from engine.models import support, trust
 from engine.recipe import Model, Recipe, Settings
-
-# A pickle can run any code it holds: torch.load takes nothing but tensors from one, whatever a library asks it for.
-os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What the attention projections are called in the families of models that people tune.

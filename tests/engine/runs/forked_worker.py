@@ -1,0 +1,123 @@
+"""The real worker, forked off a process that has done the imports: a run that is killed a hundred times pays for them once.
+
+Started by a supervisor in the worker's place, this is a stub: it hands its standard streams and folder to the process that
+listens at FTUI_FORKS, writes the pid of the worker forked there into `worker.pid`, and ends as that one ends.
+
+FTUI_KILL_AT=N  the worker kills itself right before the Nth file of a checkpoint or result that it opens, makes, renames
+                or removes; 0 only counts them, into `saves`
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+SAVING = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
+SAVED = ("/checkpoints/", "/.adapter.", "/adapter")
+
+
+def stub() -> int:
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.connect(os.environ["FTUI_FORKS"])
+        settings = "\n".join(f"{name}={value}" for name, value in os.environ.items() if "\n" not in value)
+        socket.send_fds(wire, [f"{Path.cwd()}\n{settings}\0".encode()], [0, 1, 2])
+        replies = wire.makefile("r")
+        Path("worker.pid").write_text(replies.readline())
+        status = int(replies.readline())
+    if os.WIFSIGNALED(status):
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    return os.waitstatus_to_exitcode(status)
+
+
+def serve(place: str) -> None:
+    from engine.worker.__main__ import _import_all
+
+    _import_all()
+    import engine.worker.jobs
+    import engine.worker.session
+    import engine.worker.train  # noqa: F401
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen()
+        while True:
+            wire, _ = listener.accept()
+            said, streams, _, _ = socket.recv_fds(wire, 1 << 16, 3)
+            while not said.endswith(b"\0"):
+                said += wire.recv(1 << 16)
+            pid = os.fork()
+            if pid == 0:
+                listener.close()
+                wire.close()
+                work(said[:-1].decode().splitlines(), streams)
+            for stream in streams:
+                os.close(stream)
+            wire.sendall(f"{pid}\n".encode())
+            threading.Thread(target=ended, args=(wire, pid), daemon=True).start()
+
+
+def ended(wire: socket.socket, pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    with wire:
+        wire.sendall(f"{status}\n".encode())
+
+
+def work(said: list[str], streams: list[int]) -> None:
+    """In the forked process: stand where the stub stands, and do the job."""
+    code = 1
+    try:
+        os.setsid()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        # Held by both names, as in a fresh interpreter: who wraps the one must not see the other closed.
+        sys.stdin = sys.__stdin__ = open(0)  # noqa: SIM115
+        sys.stdout = sys.__stdout__ = open(1, "w")  # noqa: SIM115
+        sys.stderr = sys.__stderr__ = open(2, "w")  # noqa: SIM115
+        os.chdir(said[0])
+        os.environ.update(line.split("=", 1) for line in said[1:])
+        if "FTUI_KILL_AT" in os.environ:
+            kill_at(int(os.environ["FTUI_KILL_AT"]))
+        from engine.worker.__main__ import main
+
+        code = main()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def kill_at(number: int) -> None:
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in SAVING and any(
+            isinstance(word, str | bytes | os.PathLike) and saves(word) for word in arguments[:2]
+        ):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if number == 0:
+                descriptor = os.open("saves", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                os.write(descriptor, b".")
+                os.close(descriptor)
+
+    sys.addaudithook(hook)
+
+
+def saves(word: str | bytes | os.PathLike[str]) -> bool:
+    return any(part in os.fsdecode(word) for part in SAVED)
+
+
+if __name__ == "__main__":
+    if "FTUI_FORKS_SERVE" in os.environ:
+        serve(os.environ["FTUI_FORKS_SERVE"])
+    else:
+        sys.exit(stub())
