@@ -19,7 +19,7 @@ from tui.widgets.field import Field
 
 
 class Ask(Horizontal):
-    """Hidden until `ask`. Enter gives the value to `done`; a FtuiError or ValueError it raises is shown beside the value,
+    """Hidden until `ask`. Enter gives the value to `done`; an FtuiError, ValueError or OSError it raises is shown beside the value,
     which stays open. Escape takes everything back."""
 
     DEFAULT_CSS = """
@@ -80,8 +80,14 @@ class Ask(Horizontal):
             return
         try:
             done(event.value.strip())
-        except (FtuiError, ValueError) as error:
-            self._say(error.cause if isinstance(error, FtuiError) else str(error), bad=True)
+        except FtuiError as error:
+            self._say(error.cause, bad=True)
+            return
+        except OSError as error:  # of a name that no file can have
+            self._say(error.strerror or str(error), bad=True)
+            return
+        except ValueError as error:
+            self._say(str(error), bad=True)
             return
         if self._done is done:  # `done` may have asked the next question
             self.action_close()
