@@ -101,9 +101,10 @@ class RunLine(Struct, frozen=True):
         from tui.widgets.braille import spark
 
         columns = Columns.of(width)
-        queued = self.state == "queued"
-        glyph, colour = QUEUED if queued else ALIVE if self.alive else GLYPHS.get(self.state, ("·", FAINT))
-        step = f"{self.step}/{self.total}" if self.step and not queued else STATES.get(self.state, self.state)
+        if self.state == "queued":
+            return self._queued(columns).truncate(width, ellipsis=True)
+        glyph, colour = ALIVE if self.alive else GLYPHS.get(self.state, ("·", FAINT))
+        step = f"{self.step}/{self.total}" if self.step else STATES.get(self.state, self.state)
         left = Content.assemble(
             (glyph, colour),
             f" {pad(self.name, columns.run)}  ",
@@ -112,8 +113,6 @@ class RunLine(Struct, frozen=True):
         )
         if self.cause:
             return (left + Content.styled(self.cause, BAD)).truncate(width, ellipsis=True)
-        if queued:
-            return (left + Content(self.waits)).truncate(width, ellipsis=True)
         loss = "" if self.loss is None else f"{self.loss:.2f}"
         held_out = ""
         if columns.evaluation:
@@ -131,6 +130,16 @@ class RunLine(Struct, frozen=True):
             (pad(self.when, columns.when, right=True), FAINT),
         )
         return (left + right).truncate(width, ellipsis=True)
+
+    def _queued(self, columns: Columns) -> Content:
+        """A run in line has no numbers yet: what it waits for takes their room."""
+        glyph, colour = QUEUED
+        return Content.assemble(
+            (glyph, colour),
+            f" {pad(self.name, columns.run)}  ",
+            (f"{pad(self.model, columns.model)}  {pad(self.method, columns.method)}", FAINT),
+            f"  queued {self.waits}",
+        )
 
 
 class PresetLine(Struct, frozen=True):

@@ -21,7 +21,7 @@ from engine import __version__
 from engine.errors import Exit, FtuiError
 from engine.paths import write_private
 from engine.recipe import Recipe, Settings
-from engine.runs import chat, checkpoints, directory, processes, recovery, status
+from engine.runs import chat, checkpoints, directory, processes, recovery, slots, status
 from engine.runs.directory import RunDir, handle, writing
 from engine.runs.events import Note, State
 from engine.runs.job import Job
@@ -352,6 +352,10 @@ def _launch(run: RunDir, job: Job, gpu: Gpu | None, warm: Warm | None, lock: int
             if note:
                 writer.write(Note(text=note))
             writer.close()
+        if warm is not None and job.kind == "train" and not job.options.get("now") and slots.tickets():
+            # It would wait with everything imported, and would be in line only once that is done.
+            warm.cancel()
+            warm = None
         if warm is not None and warm.hand_over(run, attempt, lock):
             return
         arguments = (str(run.path), "--lock", str(lock))

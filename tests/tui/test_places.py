@@ -156,7 +156,7 @@ async def test_a_queued_run_on_both_screens(machine: Hardware, monkeypatch: pyte
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "› ○ second" in seen(pilot))
         (line,) = [line for line in seen(pilot).splitlines() if "○ second" in line]
-        assert "queued  behind first" in line
+        assert "queued behind first" in line
         await pilot.press("s")
         await until(pilot, lambda: did == [("stop", False)] and "leaves the line" in seen(pilot))
         await pilot.press("enter")

@@ -61,7 +61,7 @@ class ReviewScreen(Step):
         yield Static("", id="sentence", markup=False)
         yield Static("", id="about", markup=False)
         yield Static("", id="warnings", markup=False)
-        yield Choice([("auto", "", "")], id="place")
+        yield Choice([("auto", "", "")], id="place", disabled=True)
         yield Static("", id="trouble", markup=False)
         yield Ask(id="ask")
         yield Rule(line_style="solid")
@@ -70,7 +70,7 @@ class ReviewScreen(Step):
 
     def on_mount(self) -> None:
         place = self.query_one("#place", Choice)
-        place.display = False
+        self._show_places()
         place._bindings.key_to_bindings.pop("enter")  # that is the screen's: it starts
         self._look()
         self.set_interval(LOOK, self._look)
@@ -101,30 +101,32 @@ class ReviewScreen(Step):
         if spots == self._spots:
             return
         self._spots = spots
-        place, options = self.query_one("#place", Choice), machine.places(spots)
-        before = place.display
-        place.display = bool(options) and self.wizard.draft is not None
-        if options:
-            place.options = options
-            if place.chosen not in [name for name, _, _ in options]:
-                place.chosen = "auto"
-            place.refresh(layout=True)
-        else:
-            place.chosen = "auto"
-        if place.display and not before and not self.query_one(Ask).display:
-            place.focus()
         self.drafted()
+
+    def _show_places(self) -> None:
+        """The picker, while there is a plan and more than one way to start it."""
+        place, options = self.query_one("#place", Choice), machine.places(self._spots)
+        appears = place.disabled
+        place.display = bool(options) and self.wizard.draft is not None
+        place.disabled = not place.display  # else it could get the focus while it is hidden
+        if options and options != place.options:
+            place.options = options
+            place.refresh(layout=True)
+        if place.chosen not in [name for name, _, _ in options]:
+            place.chosen = "auto"
+        if place.display and appears and not self.query_one(Ask).display:
+            place.focus()
 
     def on_choice_changed(self) -> None:
         self.drafted()
 
     def drafted(self) -> None:
+        self._show_places()
         chosen = self.query_one("#place", Choice).chosen
         words = {"auto": "", "now": " --now"}.get(chosen, f" --gpu {chosen.removeprefix('gpu-')}")
         self.command = command(self.wizard.choice) + words
         draft, problem = self.wizard.draft, self.wizard.error
         sentence = self.query_one("#sentence", Static)
-        self.query_one("#place").display = draft is not None and bool(machine.places(self._spots))
         for part in ("#about", "#warnings", "Rule", "#recipe"):
             self.query_one(part).display = draft is not None
         if problem is not None:

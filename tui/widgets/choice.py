@@ -61,8 +61,9 @@ class Choice(Widget, can_focus=True):
         *,
         id: str | None = None,
         classes: str | None = None,
+        disabled: bool = False,
     ) -> None:
-        super().__init__(id=id, classes=classes)
+        super().__init__(id=id, classes=classes, disabled=disabled)
         self.options = list(options)
         self.set_reactive(Choice.chosen, chosen or self.options[0][0])
 

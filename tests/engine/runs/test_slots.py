@@ -271,11 +271,21 @@ def test_one_that_only_talks_holds_nothing_and_makes_room(
 
 
 def test_a_worker_that_was_started_ahead_waits_too(
-    machine: object, line: Callable[..., RunDir], make_run: Make
+    machine: Callable[[Machine], None], line: Callable[..., RunDir], make_run: Make
 ) -> None:
+    machine(Machine(Hardware(gpus=[card(0, 55)]), {0: [GpuUser(7, "alice", "python", 20 * GB, False)]}))
+    warm, run = control.prewarm(), make_run("", "run")
+    control.start(run, Job("train", str(run.path), {"resume": None}), warm=warm)
+    until(lambda: told(run) == "queued: waits for GPU 0: python of alice uses 20 GB")
+    machine(Machine(Hardware(gpus=[card(0)])))
+    until(lambda: told(run) == "training: 0")
+
+
+def test_one_that_would_wait_with_everything_imported_is_not_taken(line: Callable[..., RunDir], make_run: Make) -> None:
     first, warm, second = line("first"), control.prewarm(), make_run("", "second")
     control.start(second, Job("train", str(second.path), {"resume": None}), warm=warm)
-    until(lambda: told(second) == "queued: behind first on the CPU, 1st in line", 60)
+    until(lambda: told(second) == "queued: behind first on the CPU, 1st in line")
+    until(lambda: not warm.alive)
     (first.path / "finish").touch()
     until(lambda: state(second) == "training")
 
