@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli import live
 from engine.cli.app import main
 from engine.errors import Exit, FtuiError
 from engine.recipe import Settings
@@ -252,9 +255,19 @@ def test_a_run_that_hangs_is_told_and_goes_on_by_force(
     assert main(["resume", "congyu"]) == Exit.RUN_STATE
     words = capsys.readouterr().err
     assert "congyu is hung: nothing for" in words and "ftui resume congyu --force" in words
+
+    def watch() -> None:
+        with contextlib.suppress(FtuiError):  # between its end by force and its start anew it may be seen as lost
+            live.wait(run)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    lines = until(lambda: (found := capsys.readouterr().out).count("kill -CONT") and found).splitlines()
+    assert lines[-3].startswith("hung: nothing for") and lines[-2] == now.where and "--force" in lines[-1]
     (run.path / "fake.txt").write_text("train")
     assert main(["resume", "congyu", "--force", "--wait"]) == 0
     assert "goes on from step 5" in capsys.readouterr().out
+    watching.join()
     until(lambda: over(run))
     assert status.read(run).state == "ready" and not status.read(run).hung
 
