@@ -6,13 +6,16 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from engine import hardware
 from engine.cli import chart, live
 from engine.errors import Exit, FtuiError
+from engine.hardware import Gpu, Hardware
 from engine.recipe import Data, Model, Recipe
 from engine.runs import directory, processes
 from engine.runs.directory import RunDir
@@ -312,3 +315,67 @@ def test_resume_with_wait_tells_only_what_is_new(ftui: Ftui, monkeypatch: pytest
     assert "ada goes on from step 15" in said.out
     assert "stopped" not in said.out
     assert "step 1/40" not in said.out
+
+
+@pytest.fixture
+def in_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path, rows: Path
+) -> Iterator[tuple[object, ...]]:
+    """The words that train on twelve rows, on a processor whose slot the run "first" has; workers up to their turn."""
+    from engine.runs.slots import Place
+    from tests.engine.runs.slot_worker import Machine
+
+    machine = Hardware(cpu="processor", cores=2, memory_total=25 * 10**9, memory_free=20 * 10**9, disk_free=10**12)
+    (tmp_path / "machine.json").write_bytes(msgspec.json.encode(Machine(machine)))
+    monkeypatch.setenv("FTUI_WORKER_MODULE", "tests.engine.runs.slot_worker")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    monkeypatch.setenv("FTUI_TEST_MACHINE", str(tmp_path / "machine.json"))
+    monkeypatch.setattr(hardware, "read", lambda: machine)
+    assert Place(a_run("first"), ["cpu"]).take({})
+    yield ("train", "--data", rows, "--model", tiny_model, "--force", "--name", "second")
+    for run in directory.all_runs():  # so that no worker stays
+        (run.path / "finish").touch()
+
+
+def test_the_second_run_waits_in_line_and_says_so(ftui: Ftui, in_line: tuple[object, ...]) -> None:
+    behind = "behind first on the CPU, 1st in line"
+    said = ftui(*in_line)
+    assert said.code == 0 and f"second is queued: {behind}\n" in said.out
+    assert f"queued: {behind}" in ftui("runs").out
+    assert [(one["state"], one["detail"]) for one in ftui("runs", "--json").json if one["name"] == "second"] == [
+        ("queued", behind)
+    ]
+    (place,) = ftui("runs", "--gpus", "--json").json
+    assert (place["slot"], place["training"], place["waiting"]) == ("cpu", ["first"], 1)
+    assert "1 waits" in ftui("runs", "--gpus").out
+    assert "second leaves the line" in ftui("stop", "second").out
+    end = time.monotonic() + 20
+    while "stopped" not in ftui("runs").out:
+        assert time.monotonic() < end
+    said = ftui("resume", "second", "--json")
+    assert said.json["queued"] == behind
+    # And at once, out of the line that it is in.
+    said = ftui("resume", "second", "--now")
+    assert said.code == 0 and "queued" not in said.out
+    run = directory.find("second")
+    (run.path / "finish").touch()
+    said = ftui("attach", "second")
+    assert said.code == 0 and "second is ready" in said.out
+
+
+def test_now_says_beside_whom(ftui: Ftui, in_line: tuple[object, ...]) -> None:
+    said = ftui(*in_line, "--now")
+    (directory.find("second").path / "finish").touch()
+    assert (
+        said.code == 0
+        and "! beside first" in said.out
+        and "on the CPU: both will be slower, and may run out of memory" in said.out
+    )
+
+
+def test_a_gpu_that_is_not_there_is_refused(ftui: Ftui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "read", lambda: Hardware(gpus=[Gpu(1, "H100", 80, 80, 0, True)]))
+    said = ftui("train", "--gpu", "0")
+    assert said.code == Exit.USAGE and "0 is no GPU of this machine: it has GPU 1" in said.err
+    monkeypatch.setattr(hardware, "read", lambda: Hardware(gpus=[Gpu(1, "H100", 80, 80, 0, True)], torch_cuda=False))
+    assert "no GPU that can be used" in ftui("resume", "ada", "--gpu", "1").err
