@@ -11,7 +11,7 @@ from textual.widgets import Input
 from engine.errors import Exit, FtuiError
 from engine.runs import control
 from engine.runs.directory import RunDir
-from engine.runs.events import Exported, Failure, Progress
+from engine.runs.events import Exported, Failure, Progress, Pushed
 from engine.runs.job import Job
 from tests.tui.hostile import HOSTILE, check_screen
 from tests.tui.run_files import FakeRun
@@ -51,7 +51,7 @@ async def shows(pilot: Pilot[None], *words: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_merged_export_from_form_to_result(ready: FakeRun, jobs: list[Job], size: tuple[int, int]) -> None:
     async with FtuiApp("export", ready.run).run_test(size=size) as pilot:
-        await shows(pilot, "● Adapter   9.8 MB, peft loads it onto SmolLM2-135M", "○ Merged", "./congyu-adapter")
+        await shows(pilot, "● Adapter     9.8 MB, peft loads it onto SmolLM2-135M", "○ Merged", "./congyu-adapter")
         assert "shard size" not in seen(pilot)
         assert "$ ftui export congyu --to ./congyu-adapter" in seen(pilot)
         await pilot.press("down")
@@ -66,7 +66,8 @@ async def test_a_merged_export_from_form_to_result(ready: FakeRun, jobs: list[Jo
         ready.event(Exported(kind="merged", path=str(there), difference=1.3e-5))
         await shows(pilot, "✓ merged in ./congyu-merged", "logits 1.3e-5", "AutoModelForCausalLM.from_pretrained")
     assert [(job.kind, job.run) for job in jobs] == [("export", str(ready.run.path))]
-    assert jobs[0].options == {"kind": "merged", "to": str(there), "shard_size": "2GB"}
+    wanted = {"kind": "merged", "to": str(there), "shard_size": "2GB", "dtype": None, "push": None}
+    assert wanted.items() <= jobs[0].options.items()
 
 
 async def test_a_folder_that_was_named_stays_when_the_kind_changes(ready: FakeRun, jobs: list[Job]) -> None:
@@ -100,9 +101,75 @@ async def test_mistakes_are_caught_where_they_are_made(ready: FakeRun, jobs: lis
         assert screen.focused is screen.query_one("#shard")
         assert jobs == []
         screen.query_one("#shard", Input).value = "500MB"
+        screen.query_one("#dtype", Input).value = "int4"
+        await pilot.press("enter")
+        await shows(pilot, "weights are fp32, bf16, fp16")
+        assert screen.focused is screen.query_one("#dtype")
+        screen.query_one("#dtype", Input).value = "bf16"
+        screen.query_one("#push", Input).value = "no name"
+        await pilot.press("enter")
+        await shows(pilot, "no name is no name for a repository: write it OWNER/NAME")
+        assert screen.focused is screen.query_one("#push")
+        screen.query_one("#push", Input).value = ""
+        assert jobs == []
         await pilot.press("enter")
         await until(pilot, lambda: jobs)
-    assert jobs[0].options["shard_size"] == "500MB"
+    assert (jobs[0].options["shard_size"], jobs[0].options["dtype"]) == ("500MB", "bf16")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_gguf_goes_to_the_hub_only_after_a_second_word(
+    ready: FakeRun, jobs: list[Job], size: tuple[int, int]
+) -> None:
+    async with FtuiApp("export", ready.run).run_test(size=size) as pilot:
+        await shows(pilot, "○ GGUF q8_0", "./congyu-adapter")
+        await pilot.press("up")
+        await shows(pilot, "● GGUF q8_0", "$ ftui export congyu --gguf q8_0 --to ./congyu-q8_0")
+        screen = pilot.app.screen
+        assert not screen.query_one("#seen").display
+        screen.query_one("#push", Input).value = "me/congyu"
+        await shows(pilot, "● Private", "--push me/congyu")
+        await pilot.press("enter")
+        await shows(pilot, "! enter again puts it on the hub as me/congyu, for you alone to see")
+        screen.query_one("#seen").focus()
+        await pilot.press("down", "enter")  # what was confirmed was another thing
+        await shows(pilot, "for everybody to see")
+        assert jobs == []
+        await pilot.press("enter")
+        await shows(pilot, "● Load the model", "· Put it on the hub", "s Stop")
+        ready.event(Progress(what="export: write", done=1, total=4))
+        ready.event(Progress(what="MB", done=20, total=145))
+        await shows(pilot, "● Write   20 of 145 MB")
+        folder = jobs[0].options["to"]
+        ready.event(Exported(kind="gguf", path=folder, difference=1.2, form="q8_0", alike=5, asked=6))
+        ready.event(Progress(what="export: push", done=3, total=4))
+        await shows(pilot, "● Put it on the hub")
+        ready.event(Pushed(repository="me/congyu", url="https://hub/me/congyu", public=True, path=folder))
+        await shows(
+            pilot,
+            "✓ gguf q8_0 in ./congyu-q8_0",
+            "logits 1.2",
+            "5 of 6 greedy answers are the same",
+            "ollama create congyu -f Modelfile",
+            "on the hub: https://hub/me/congyu",
+        )
+    assert jobs[0].options["push"] == "me/congyu" and jobs[0].options["public"] is True
+
+
+async def test_an_export_can_be_stopped(ready: FakeRun, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[RunDir] = []
+    monkeypatch.setattr(control, "stop", stopped.append)
+    async with FtuiApp("export", ready.run).run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "./congyu-adapter")
+        await pilot.press("s")
+        assert stopped == [] and "s Stop" not in seen(pilot)
+        await pilot.press("enter")
+        await shows(pilot, "● Load the model", "s Stop")
+        await pilot.press("s")
+        await shows(pilot, "it stops after the part it is at")
+        assert stopped == [ready.run]
+        ready.event(Failure(cause="the export was stopped", next_step="nothing half is left", code=130))
+        await shows(pilot, "✗ the export was stopped", "Enter starts")
 
 
 @pytest.mark.parametrize("size", SIZES)

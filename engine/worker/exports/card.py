@@ -247,7 +247,7 @@ def _versions(recipe: Recipe, view: RunView) -> Iterator[str]:
 def _plain(text: str) -> str:
     """Foreign text that stays text in Markdown: one line, nothing of it markup."""
     shown = " ".join(safe(text, newlines=True).split())
-    return "".join("\\" + letter if letter in "\\`*_{}[]<>#|!~" else letter for letter in shown)
+    return "".join("\\" + letter if letter in "\\`*{}[]<>#|!~" else letter for letter in shown)
 
 
 def _code(text: str) -> str:
