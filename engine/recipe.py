@@ -19,7 +19,7 @@ from engine.errors import Exit, FtuiError
 
 Method = Literal["lora", "qlora", "freeze", "full"]
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
-TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto")  # what the worker can carry out
+TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward")  # what the worker can carry out
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
 # What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
 FITTING: dict[Stage, tuple[Stage, ...]] = {

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
@@ -53,19 +54,25 @@ def tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokeni
     return loaded
 
 
-def base_model(folder: Path, model: Model, settings: Settings, *, quantised: bool | None = None) -> Any:
+def base_model(
+    folder: Path, model: Model, settings: Settings, *, quantised: bool | None = None, judge: bool = False
+) -> Any:
     """The base model on the training device, in the precision its method wants.
 
     Full tuning keeps fp32 weights and computes in 16 bit by autocast (16-bit weights would lose small updates);
     LoRA and freeze tuning hold what is frozen in the compute precision; QLoRA packs the layers' matrices: see `packing`.
     quantised  overrides what the method says (an export merges into unquantised weights)
+    judge      with a head that gives one score for a text, instead of the one that says what comes next
     """
     packed = settings.method == "qlora" if quantised is None else quantised
     options: dict[str, Any] = {"quantization_config": packing(settings)} if packed else {}
+    known = config(folder, model, settings)
+    if judge:
+        known.num_labels = 1
     with _code_refused(folder):
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded = (AutoModelForSequenceClassification if judge else AutoModelForCausalLM).from_pretrained(
             folder,
-            config=config(folder, model, settings),
+            config=known,
             dtype=torch.float32 if settings.method == "full" else DTYPES[settings.precision],
             device_map={"": device()},
             trust_remote_code=model.trust_remote_code,
@@ -169,7 +176,7 @@ def freeze(model: Any, count: int) -> Any:
             next_step="take method lora",
         )
     model.requires_grad_(False)
-    for layer in stacks[0][depth - count :]:
+    for layer in [*stacks[0][depth - count :], *([model.score] if hasattr(model, "score") else [])]:
         layer.float().requires_grad_(True)
     return model
 
@@ -190,7 +197,7 @@ def with_adapter(model: Any, settings: Settings, start: Path | None = None) -> P
             lora_dropout=settings.dropout,
             target_modules=targets,
             bias="none",
-            task_type="CAUSAL_LM",
+            task_type="SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM",  # the first trains the head, too
         ),
     )
 
@@ -221,7 +228,10 @@ def for_training(recipe: Recipe, folder: Path, adapter: Path | None = None) -> A
         )
     for reason in support.reasons(model_facts.read(folder), settings, hardware.read()):
         raise FtuiError(Exit.PLAN_REFUSED, reason)
-    model = base_model(folder, recipe.model, settings)
+    judge = recipe.stage == "reward"
+    if judge and start is not None:
+        raise FtuiError(Exit.RECIPE_INVALID, "a reward model cannot start from an adapter", next_step="merge it first")
+    model = base_model(folder, recipe.model, settings, judge=judge)
     return trained(model, settings, start)
 
 
@@ -236,10 +246,11 @@ def trained(model: Any, settings: Settings, start: Path | None = None) -> Any:
 
 
 def for_chat(recipe: Recipe, folder: Path, result: Path) -> Any:
-    """The finished run: base with its adapter, or the tuned whole model, ready to answer."""
+    """The finished run: base with its adapter, or the tuned whole model, ready to answer, or to judge."""
+    judge = recipe.stage == "reward"
     if not recipe.settings.adapts:
-        return base_model(result, recipe.model, recipe.settings).eval()
-    model = base_model(folder, recipe.model, recipe.settings)
+        return base_model(result, recipe.model, recipe.settings, judge=judge).eval()
+    model = base_model(folder, recipe.model, recipe.settings, judge=judge)
     return PeftModel.from_pretrained(model, result).eval()
 
 

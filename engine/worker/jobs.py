@@ -55,6 +55,13 @@ def run(job: Job, linger: float, first: float) -> int:
             slot = place.slot
             place.leave()  # the next in line goes on; this one lingers only as long as nobody needs the room
             room_needed = lambda: slots.asked_for(slot)  # noqa: E731
+        elif recipe.stage == "reward" and not (kind == "export" and options.get("kind") == "adapter"):
+            raise FtuiError(
+                Exit.RUN_STATE,
+                "a reward model gives scores: it does not talk, and is exported as an adapter only",
+                where.name,
+                f"train with it: --stage grpo --reward {where.name}",
+            )
         elif kind == "serve":
             from engine.worker import answer, build
 

@@ -24,7 +24,8 @@ from engine.worker.session import Session
 
 
 def run(now: Session, resume: str | None, attempt: int, service: Service) -> bool:
-    """Train until the end, a plateau, or a stop; leave a checkpoint, a result and the comparison. False if stopped.
+    """Train until the end, a plateau, or a stop; leave a checkpoint, a result and the comparison. False if nobody can talk to it:
+    it was stopped, or it is a reward model.
 
     resume   a checkpoint's path below the run directory, or None to begin anew
     attempt  which attempt of the run this is, from 1 on
@@ -43,7 +44,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     set_seed(settings.seed)  # the adapter's first weights are random
     now.model = stage.build(recipe, now.folder)
     total, trained = build.sizes(now.model)
-    before = _answers_before(now)
+    before = _answers_before(now) if stage.speaks else {}
     if _stopped(now):
         return False
 
@@ -72,7 +73,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         return False
 
     def sample(step: int) -> None:
-        if recipe.probe:
+        if recipe.probe and stage.speaks:
             now.journal.write(Progress(what="an answer to the probe", done=0, total=0))
             (answer,) = generate.answers(now.model, now.tokenizer, [now.ask(recipe.probe)])
             now.journal.write(Sample(step=step, prompt=recipe.probe, answer=answer))
@@ -102,9 +103,10 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
             sample(0)
 
     training.add_callback(trainer.Watch(where, now.journal, settings, begin, sample, service.serve_pending))
-    service.answer = between
+    service.answer = between if stage.speaks else None
     training.train(resume_from_checkpoint=str(where.path / resume) if resume else None)
-    service.answer = lambda client, ask: answer.reply(now, client, ask)
+    if stage.speaks:
+        service.answer = lambda client, ask: answer.reply(now, client, ask)
     _keep_speed(now, training)
     reached = training.state.global_step
     if not (where.checkpoints / checkpoints.name(reached)).exists():
@@ -130,7 +132,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
             paths.write_private(where.evaluation_path, _json(outcome))
     where.stop_path.unlink(missing_ok=True)  # one that came too late: everything is saved
     now.enter("ready")
-    return True
+    return stage.speaks
 
 
 def _tokens_at(where: RunDir, step: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from msgspec import Struct
 from textual.app import ComposeResult
@@ -18,6 +18,7 @@ from tui.rows import Rows
 
 if TYPE_CHECKING:
     from engine.advice import Advice
+    from engine.recipe import Stage
     from tui.screens.plan import PlanScreen
 
 
@@ -102,7 +103,10 @@ class WhyScreen(Frame):
         if draft is None:
             return ""
         try:
-            after = drafts.replan(draft, {**draft.choice.edits, self._advice.field: value}).plan
+            if self._advice.field == "stage":
+                after = drafts.restaged(draft, cast("Stage", value)).plan
+            else:
+                after = drafts.replan(draft, {**draft.choice.edits, self._advice.field: value}).plan
         except FtuiError as error:
             return error.cause
         return compare.brief(compare.compare(draft.plan, after)) or "nothing else moves"

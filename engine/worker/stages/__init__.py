@@ -13,7 +13,7 @@ from engine.recipe import Recipe
 from engine.recipe import Stage as Name
 from engine.worker import build
 
-_FILES: dict[Name, str] = {"sft": "sft", "pretraining": "sft", "dpo": "dpo", "kto": "kto"}
+_FILES: dict[Name, str] = {"sft": "sft", "pretraining": "sft", "dpo": "dpo", "kto": "kto", "reward": "reward"}
 
 
 class Prepared(Struct, frozen=True):
@@ -40,12 +40,14 @@ class Stage(Struct, frozen=True):
     config   the trainer's arguments: those that all share (`trainer.arguments`), and its own
     trainer  a class made of `trainer.Journalled` and a trainer of TRL
     build    the model as it is trained
+    speaks   whether what is trained can answer a question
     """
 
     prepare: Callable[[Recipe, Path], Prepared]
     config: Callable[[Recipe, dict[str, Any]], Any]
     trainer: Callable[..., Any]
     build: Callable[[Recipe, Path], Any] = for_training
+    speaks: bool = True
 
 
 def load(name: Name) -> Stage:

@@ -236,3 +236,28 @@ def test_ratings_that_are_all_alike_are_refused(staged: Make, tiny_model: Path) 
 
     with pytest.raises(FtuiError, match="the same rating"):
         stages.load("kto").prepare(staged("kto", rated()[::2]), tiny_model)
+
+
+@pytest.mark.parametrize(("method", "rate"), [("lora", 1e-2), ("full", 3e-3), ("freeze", 1e-2)])
+def test_a_reward_model_learns_to_rank(staged: Make, train: Callable[..., RunDir], method: str, rate: float) -> None:
+    run = train(staged("reward", pairs(), method=method, learning_rate=rate, eval_fraction=0.25, trained_layers=1))
+    losses = [e.loss for e in steps(run)]
+    assert losses[-1] < 0.5 * losses[0]
+    measured = [e for e in events(run) if isinstance(e, Evaluated)]
+    assert measured[0].step == 0 and measured[-1].accuracy == 1.0 and measured[-1].likelier is None
+    assert measured[-1].margin > measured[0].margin + 1  # type: ignore[operator]
+
+
+def test_a_reward_model_goes_on_to_the_same_bits(staged: Make, train: Callable[..., RunDir]) -> None:
+    made = staged("reward", pairs(), dropout=0.1, eval_fraction=0.25)
+    undisturbed, run = train(made), train(made, stop=4)
+    assert bits(train(made, run)) == bits(undisturbed)
+
+
+def test_a_reward_model_from_an_adapter_is_refused(staged: Make, tiny_model: Path) -> None:
+    from engine.worker import build
+
+    made = staged("reward", pairs())
+    made.adapter = "somewhere"
+    with pytest.raises(FtuiError, match="cannot start from an adapter"):
+        build.for_training(made, tiny_model)
