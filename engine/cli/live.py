@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 POLL = 0.25  # seconds
 _PATIENCE = 20.0  # seconds for a worker to end
-_SAID_WITHIN = 10.0  # seconds for a worker to say that it waits, or that it does not
 _LINE_EVERY = 30.0  # seconds between two step lines at least, unless a twentieth of the steps has gone
 E = TypeVar("E", Exported, Pushed)
 Look = Callable[[list[AnyEvent], "RunView"], None]
@@ -48,6 +47,7 @@ def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None, seen: 
     step  where an earlier run goes on
     seen  the journal's entries up to this one are from before and are not told again
     """
+    from engine.cli import line
     from engine.runs import directory
 
     if step is not None and not args.json:
@@ -55,7 +55,7 @@ def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None, seen: 
     if args.wait:
         return wait(run, args.json, seen=seen)
     name = directory.handle(run)
-    queued = _queued(run)
+    queued = line.told(run)
     if args.json:
         more = {} if step is None else {"from_step": step}
         show.emit({"run": name, "dir": str(run.path), **more, **({"queued": queued} if queued else {})})
@@ -69,32 +69,6 @@ def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None, seen: 
             f"{name} runs in the background: `ftui attach {name}` shows it, `ftui stop {name}` ends it with a checkpoint"
         )
     return int(Exit.OK)
-
-
-def _queued(run: RunDir) -> str:
-    """What a run that was started just now waits for; empty where its turn has come. Its worker says so soon."""
-    from engine.runs import occupancy, slots, status
-
-    if all(spot.free or slots.has(run) for spot in occupancy.look()):
-        return ""
-    until = time.monotonic() + _SAID_WITHIN
-    while time.monotonic() < until and not slots.has(run):
-        now = status.read(run)
-        if now.state != "preparing":
-            return now.detail if now.state == "queued" else ""
-        time.sleep(0.05)
-    return ""
-
-
-def warn_now(need: int) -> None:
-    """Before a start that waits for nobody: who is there already. `need`: bytes that the plan takes, 0 if not known."""
-    from engine.runs import occupancy
-
-    spot = occupancy.best(occupancy.look())
-    if spot.beside:
-        show.say(f"! beside {spot.beside} on {spot.title}: both will be slower, and may run out of memory", "yellow")
-    if short := spot.short_of(need, now=True):
-        show.say(f"! {short}", "yellow")
 
 
 def wait(run: RunDir, as_json: bool = False, curve: bool = False, seen: int = 0) -> int:

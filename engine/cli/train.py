@@ -33,7 +33,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine import draft as drafts
-    from engine.cli import live, progress
+    from engine.cli import line, live, progress
 
     if isinstance(args.gpu, int):
         os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)  # so that the plan is one for this card
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         shared.say_imported(args)
         announce(draft)
         if args.now:
-            live.warn_now(draft.plan.memory.total if draft.plan.memory else 0)
+            line.warn(draft.plan.memory.total if draft.plan.memory else 0)
     started = drafts.start(draft, gpu=args.gpu, now=args.now)
     return live.go_on(started, args)
 
