@@ -25,7 +25,7 @@ def ready(repository: str) -> None:
         api = _api()
         api.whoami()
         try:
-            files = set(api.list_repo_files(repository))
+            files = {one.rfilename for one in api.model_info(repository).siblings or ()}
         except hub_errors.RepositoryNotFoundError as error:
             # The hub says the same of a repository that is not there and of one that may not be seen.
             if error.response is not None and error.response.status_code in (401, 403):
