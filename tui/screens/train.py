@@ -234,7 +234,7 @@ class TrainScreen(Frame):
             case "chat":
                 # While it trains the worker answers between two steps.
                 kept = self.view.result is not None or bool(self.view.checkpoints)
-                return kept if self._ended else bool(len(self.view.steps))
+                return kept if self._ended else bool(len(self.view.steps)) and self._state != "queued"
             case "export":
                 return self.view.result is not None and self._ended
             case "axis":

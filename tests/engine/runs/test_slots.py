@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -168,6 +170,42 @@ def test_who_are_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots.strangers(Hardware(gpus=[card(0, 40)])) == {"gpu-0": "others use 40 GB"}
     seen(_0=[GpuUser(7, "", "", 0, False)])
     assert slots.strangers(Hardware(gpus=[card(0, 40)])) == {"gpu-0": "a program uses 40 GB"}
+
+
+CONTENDER = """
+import os, sys, time
+from pathlib import Path
+from engine import hardware
+from engine.runs import slots
+from engine.runs.directory import RunDir
+
+hardware.read = lambda: hardware.Hardware(cpu="processor")
+slots.POLL = 0.01
+record = Path(sys.argv[2]).open("a", buffering=1)
+place = slots.wait(RunDir(Path(sys.argv[1])), None, False, lambda words: None, lambda seconds: not time.sleep(seconds))
+record.write(f"in {place.ticket.number}\\n")
+time.sleep(0.05)
+if place.ticket.number % 3 == 0:
+    record.write(f"out {place.ticket.number}\\n")
+    os.kill(os.getpid(), 9)
+record.write(f"out {place.ticket.number}\\n")
+place.leave()
+"""
+
+
+def test_many_at_once_train_one_at_a_time_in_the_order_they_came(tmp_path: Path) -> None:
+    """Each in a process of its own; every third one is killed while it trains."""
+    record = tmp_path / "record"
+    before = place("before")
+    assert before.take({})
+    runs = [directory.create(make_recipe(f"run-{number}"), {}) for number in range(7)]
+    environment = processes.environment()
+    command = [sys.executable, "-c", CONTENDER]
+    started = [subprocess.Popen([*command, str(run.path), str(record)], env=environment) for run in runs]
+    until(lambda: len(slots.tickets()) == 8, 60)
+    before.leave()
+    assert sorted(process.wait(60) for process in started) == [-9, -9, 0, 0, 0, 0, 0]
+    assert record.read_text() == "".join(f"in {number}\nout {number}\n" for number in range(2, 9))
 
 
 # with processes -----------------------------------------------------------------------------------------------------
