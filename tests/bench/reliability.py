@@ -49,6 +49,15 @@ for events in Reader(run.journal_path).points():
 view.smoothed(0.01)
 assert len(view.steps) == STEPS
 """,
+    "first picture, from afar": """
+from engine.runs.journal import Reader
+from engine.runs.view import RunView
+from tui.widgets.chart import Curve, draw
+view = RunView()
+view.fold(Reader(run.journal_path).glimpse())
+draw(Curve(view.steps.step, view.steps.loss, view.smoothed(0.01), [], STEPS), 76, 18)
+assert view.steps.step[0] == 1 and view.steps.step[-1] == STEPS
+""",
     "picture and chart": """
 from engine.runs.journal import Reader
 from engine.runs.view import RunView

@@ -94,19 +94,30 @@ class TrainScreen(Frame):
         self._handle = directory.handle(self.run)
         with suppress(FtuiError):  # the journal tells enough without the recipe
             self._plan = readout.recipe_lines(self.run.recipe())
+        first = RunView()
+        if first.fold(self._reader.glimpse()):
+            self.status = status.read(self.run)
+            self.app.call_from_thread(self._glimpsed, first)
+        whole = RunView()
         for events in self._reader.points():
-            self._fold(events)
+            self._fold(events, whole)
         self.status = status.read(self.run)
-        self.app.call_from_thread(self._begin)
+        self.app.call_from_thread(self._begin, whole)
 
-    def _begin(self) -> None:
+    def _glimpsed(self, first: RunView) -> None:
+        """What a long journal looks like from afar, until all of it is read."""
+        self.view = first
+        self._draw()
+
+    def _begin(self, whole: RunView) -> None:
+        self.view = whole
         self.command = f"ftui attach {self._handle}"
         self.query_one("#plan", Static).update(Content("\n".join(map(safe, self._plan))))
         self._draw()
         self.set_interval(POLL, self._poll)
         self.set_interval(1, self._ask_status)
 
-    def _fold(self, events: Iterable[AnyEvent | Point]) -> bool:
+    def _fold(self, events: Iterable[AnyEvent | Point], view: RunView) -> bool:
         events = list(events)
         for event in events:
             if isinstance(event, State):
@@ -117,10 +128,10 @@ class TrainScreen(Frame):
                 elif event.state == "preparing" and (last is None or last.state != "queued"):
                     self._phases.clear()
                 self._phases.append(event)
-        return self.view.fold(events)
+        return view.fold(events)
 
     def _poll(self) -> None:
-        changed = self._fold(self._reader.poll())
+        changed = self._fold(self._reader.poll(), self.view)
         if not self.is_current:
             return
         if self.query_one("#tail").display:

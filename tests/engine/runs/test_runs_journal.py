@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.runs import journal, processes
@@ -262,3 +264,24 @@ def test_a_first_look_at_a_long_journal_holds_little_of_it(tmp_path: Path) -> No
     tracemalloc.stop()
     assert len(view.steps) == 100_001
     assert peak < 100_000 * 24 + 20 * journal.CHUNK  # the arrays, while they grow, and one piece with its events
+
+
+def test_a_glimpse_of_a_long_journal_reaches_from_the_first_step_to_the_newest(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    writer = Writer(path)
+    writer.write(State(state="training"))
+    writer.close()
+    reader = Reader(path)
+    assert reader.glimpse() == []  # short enough to be read
+    assert Reader(tmp_path / "none").glimpse() == []
+    line = msgspec.json.encode(a_step(7)).replace(b'"step":7', b'"step":%d')[:-1] + b',"seq":%d,"time":1}\n'
+    assert line.count(b"%d") == 2
+    with path.open("ab") as file:
+        file.write(b"".join(line % (step, step + 1) for step in range(1, 100_001)))
+        file.write(b'{"event":"step","ste')  # a torn tail
+    view = RunView()
+    assert view.fold(reader.glimpse())
+    assert view.state == "training" and view.steps.step[0] == 1 and view.last is not None and view.last.step == 100_000
+    gaps = [after - before for before, after in pairwise(view.steps.step)]
+    assert 5_000 < len(view.steps) < 30_000 and max(gaps) < 5_000
+    assert len(list(reader.poll())) == 100_001  # nothing was taken from what is read afterwards
