@@ -73,6 +73,7 @@ def test_every_damage_is_noticed(run: RunDir) -> None:
         shutil.rmtree(folder)
         shutil.copytree(copy, folder)
         assert checkpoints.verify(folder)
+    print("500 damages, each noticed")
 
 
 def test_a_checkpoint_under_another_number_is_not_believed(run: RunDir) -> None:

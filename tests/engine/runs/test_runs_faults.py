@@ -129,7 +129,10 @@ def test_no_fault_at_a_save_point_loses_what_was_saved(
         assert list(view.steps.step) == list(range(1, 21)), (call, number, fault)
         assert view.state == "ready" and view.seq == len(Reader(run.journal_path).poll())
     assert ends["failed"], "no fault reached the worker"
-    print(dict(ends))
+    print(
+        f"{ends.total()} faults at save points: {ends['ready']} did not end the worker, {ends['failed']} did and were resumed; "
+        "nothing that was saved is lost"
+    )
 
 
 def trained(run: RunDir) -> tuple[list[str], bytes]:

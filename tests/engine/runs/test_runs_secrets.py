@@ -142,6 +142,8 @@ def test_train_chat_export_and_a_failure_leave_no_token(
     assert code == Exit.OK and "goes on from step 6" in said, said
     assert not files_that_quote_it(private_folders, tmp_path)
     assert not open_to_others(*private_folders.glob("*/ftui"), tmp_path / "exported")
+    left = [path for root in (private_folders, tmp_path / "exported") for path in root.rglob("*") if path.is_file()]
+    print(f"{len(left)} files left by training, chat, export, a failure and a resume: none quotes the token")
     # Training, resuming from a checkpoint, chat and export: nothing was unpickled, no shell, no port.
     seen = audit.read_text().splitlines()
     assert seen.count("watching") >= 4
