@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from engine.runs.directory import RunDir
 
 
+LOOK = 2.0  # seconds between two looks at the machine
+
+
 def _runs() -> Screen:
     from tui.screens.runs import RunsScreen
 
@@ -104,7 +107,7 @@ class FtuiApp(TerminalApp):
         if self._opening != self.DEFAULT_MODE:
             self.show(self._opening)
         self._look_at_machine()
-        self.set_interval(2, self._look_at_machine)
+        self.set_interval(LOOK, self._look_at_machine)
 
     def get_key_display(self, binding: Binding) -> str:
         """Keys by the names that stand on them: enter, not ⏎."""

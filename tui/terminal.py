@@ -19,6 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from rich.color import ColorSystem
+from textual import events
 from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -42,6 +43,7 @@ LEAVE = (
 )
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 PATIENCE = 1.0  # seconds that a terminal which takes nothing may hold up leaving it
+LOOK = 1.0  # seconds between two looks at the terminal's size
 BEHIND = 0.1  # seconds until a terminal that took nothing is offered the newest picture again
 _NO_COLOURS = ("vt", "dumb", "unknown")  # what TERM begins with
 
@@ -223,6 +225,16 @@ class TerminalApp(App[None]):
         """Show the newest picture where older ones were left out."""
         self._owed = False
         self.screen.refresh()
+
+    def on_mount(self) -> None:
+        if isinstance(self._driver, Terminal):
+            self.set_interval(LOOK, self._look_at_size)
+
+    def _look_at_size(self) -> None:
+        """The signal of a new size may be lost: while the face is stopped, and where two sizes follow at once."""
+        size = self._driver._get_terminal_size() if isinstance(self._driver, Terminal) else self.size
+        if size != self.size:
+            self.post_message(events.Resize.from_dimensions(size, None))
 
     def repaint(self) -> None:
         """Draw everything: nobody knows what is on the terminal."""

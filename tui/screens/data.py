@@ -138,8 +138,9 @@ class DataScreen(Step):
 
     def _again(self) -> None:
         """Show the draft anew: something about how it is shown has changed."""
-        self._shown = None
-        self.drafted()
+        if self.query("#columns"):  # else the person has gone on in the meantime, and it is being taken down
+            self._shown = None
+            self.drafted()
 
     def _source(self) -> str:
         choice = self.wizard.choice
