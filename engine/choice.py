@@ -32,6 +32,7 @@ class Choice(Struct, kw_only=True):
     more      other rows to mix in, each as `data`
     columns   role -> column, corrections to what was found
     subset    of a data set on the hub, with `split`
+    reward    what answers are worth, for RL: a word of engine.rewards
     stage     None for what the rows are made for
     goal      what the tuning is for, if the person said so
     deadline  seconds in which it has to be done, if the person said so
@@ -50,6 +51,7 @@ class Choice(Struct, kw_only=True):
     subset: str | None = None
     split: str | None = None
     stage: recipes.Stage | None = None
+    reward: str | None = None
     goal: Goal | None = None
     deadline: float | None = None
     preset: str | None = None

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from engine import choice as choices
-from engine import hardware, presets, speeds
+from engine import hardware, presets, rewards, speeds
 from engine import recipe as recipes
 from engine.advice import Facts, Plan, advise
 from engine.advice.kinds import Goal
@@ -26,7 +26,7 @@ from engine.data import findings, lengths, split, tokenizer
 from engine.models import facts as model_facts
 from engine.models import sources, trust
 from engine.models.facts import ModelFacts
-from engine.recipe import FITTING, TRAINED_STAGES, Check, Checks, Recipe, Settings, Stage
+from engine.recipe import FITTING, RL, TRAINED_STAGES, Check, Checks, Recipe, Settings, Stage
 
 if TYPE_CHECKING:
     from engine.data.dataset import Dataset
@@ -52,6 +52,7 @@ __all__ = [
     "start",
     "timed",
     "under_preset",
+    "worth",
 ]
 
 Report = Callable[[str, int, int], None]
@@ -115,6 +116,7 @@ def from_recipe(recipe: Recipe, edits: Mapping[str, Any] | None = None, progress
         subset=data.subset,
         split=data.split,
         stage=recipe.stage,
+        reward=recipe.reward,
         preset=recipe.preset,
         values=dict(data.values),
         name=recipe.name,
@@ -147,6 +149,13 @@ def answer(draft: Draft, goal: Goal | None, deadline: float | None) -> Draft:
         draft.advice_facts, goal=_goal(choice, draft.advice_facts.intent), deadline=deadline
     )
     return _planned(draft, choice, facts)
+
+
+def worth(draft: Draft, word: str) -> Draft:
+    """The same draft under another reward. Raises FtuiError for a word that names none."""
+    choice = msgspec.structs.replace(draft.choice, reward=word)
+    recipe = msgspec.structs.replace(draft.recipe, reward=rewards.resolved(word))
+    return msgspec.structs.replace(draft, choice=choice, recipe=recipe)
 
 
 def restaged(draft: Draft, stage: Stage) -> Draft:
@@ -185,6 +194,10 @@ def refusals(draft: Draft) -> list[str]:
         fitting = [stage for stage in FITTING[draft.dataset.stage] if stage in TRAINED_STAGES]
         can = f"they can train {', '.join(fitting)}" if fitting else "there is no stage for them here yet"
         reasons.append(f"these rows are not for {NAMES[draft.recipe.stage]}: {can}")
+    if draft.recipe.stage in RL:
+        answers = "completion" in draft.dataset.shape.columns or draft.dataset.stage == "sft"
+        if why := rewards.reason(draft.recipe.reward, draft.recipe.model.source, answers):
+            reasons.append(why)
     if draft.dataset.skipped and draft.choice.on_bad_row == "abort":
         count = len(draft.dataset.skipped)
         many = "1 row cannot be used: leave it" if count == 1 else f"{count:,} rows cannot be used: leave them"
@@ -285,6 +298,7 @@ class _Maker:
             data=data,
             settings=plan.settings,
             adapter=str(Path(choice.adapter).expanduser().resolve()) if choice.adapter else None,
+            reward=rewards.resolved(choice.reward) if choice.reward else None,
             probe=probe,
             checks=checks,
         )

@@ -19,7 +19,7 @@ from engine.errors import Exit, FtuiError
 
 Method = Literal["lora", "qlora", "freeze", "full"]
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
-TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward")  # what the worker can carry out
+TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo")  # what the worker can carry out
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
 # What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
 FITTING: dict[Stage, tuple[Stage, ...]] = {
@@ -48,6 +48,7 @@ LOSSES: dict[Stage, tuple[str, ...]] = {
         "sigmoid_norm",
     ),
     "kto": ("kto", "apo_zero_unpaired"),
+    "grpo": ("dapo", "grpo", "dr_grpo", "bnpo"),
 }
 TOGETHER = ("aot", "aot_unpaired", "kto")  # compare the rows of a micro-batch with each other: two at least
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -112,6 +113,8 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     rope                 how positions are stretched when `max_length` is beyond the model's context
     beta                 how close DPO and KTO keep to the reference model; None for stages without one
     loss                 which of the stage's losses (LOSSES); None for stages that have one only
+    generations          answers to each prompt, for RL; a step sees micro_batch x accumulation answers
+    answer_length        tokens of an answer at most, for RL, with `temperature` that they are drawn at
     """
 
     method: Method
@@ -143,6 +146,9 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     beta: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
     loss: str | None = None
+    generations: Annotated[int, Meta(ge=2)] | None = None
+    answer_length: Annotated[int, Meta(ge=1)] | None = None
+    temperature: Annotated[float, Meta(gt=0.0, le=2.0)] | None = None
 
     @property
     def adapts(self) -> bool:
@@ -168,6 +174,7 @@ class Recipe(Struct, kw_only=True, forbid_unknown_fields=True):
     """One run, whole.
 
     adapter  a folder with an adapter to start from ("new run from an adapter"), or null
+    reward   what the answers are worth, for RL: a word of engine.rewards
     probe    the prompt that is answered at intervals while the model trains
     """
 
@@ -178,6 +185,7 @@ class Recipe(Struct, kw_only=True, forbid_unknown_fields=True):
     data: Data
     settings: Settings
     adapter: str | None = None
+    reward: str | None = None
     probe: str = ""
     checks: Checks = field(default_factory=Checks)
     ftui: str = __version__

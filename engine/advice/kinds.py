@@ -209,7 +209,12 @@ def held_out(rows: int, eval_fraction: float) -> int:
 
 
 def optimizer_steps(rows: int, settings: Settings) -> int:
-    """Optimizer steps of the whole run, as the trainer counts them: each epoch ends with a step, even a partial one."""
+    """Optimizer steps of the whole run, as the trainer counts them: each epoch ends with a step, even a partial one; of
+    answers to prompts only whole steps are made.
+    """
+    if settings.generations:
+        prompts = max(1, settings.micro_batch * settings.accumulation // settings.generations)
+        return math.ceil(rows // prompts * settings.epochs)
     batches = math.ceil((rows - held_out(rows, settings.eval_fraction)) / settings.micro_batch)
     return max(0, math.ceil(math.ceil(batches / settings.accumulation) * settings.epochs))
 

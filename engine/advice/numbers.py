@@ -95,6 +95,11 @@ DROPOUT = Number(0.05, TUTORIAL, "a little noise against learning by heart", "me
 DROPOUT_RATED = Number(0.0, TRL, "noise would hide which answer is ahead")
 DROPOUT_RL = Number(0.0, PRACTICE, "rewards are noisy enough", "medium")
 BETA = Number(0.1, GUIDE, "the default; usually 0.1 to 0.5")
+BETA_RL = Number(0.05, TRL, "keeps it near to what it was")
+GENERATIONS = Number(8, TRL, "enough to tell a good answer from others")
+ANSWER_LENGTH = Number(256, RULE, "longer ones are cut, and cost the most", "low")
+TEMPERATURE = Number(1.0, TRL, "as the model itself would draw")
+PROMPTS = 2  # whose answers a step learns from
 BETA_IN_USE = (0.1, 0.5)
 
 # Full tuning of a complex task from this many rows on.

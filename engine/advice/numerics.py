@@ -16,6 +16,8 @@ def max_length(facts: Facts, values: Values) -> Advice:
     the longer side counts (vendor guide).
     """
     context = facts.model.context if facts.model else None
+    if context is not None:
+        context = max(8, context - (values["answer_length"] or 0))  # answers follow the prompts
     wanted = _rounded(facts.p99)
     chosen = min(wanted, context or wanted)
     others = [

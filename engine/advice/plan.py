@@ -23,7 +23,10 @@ Rule = Callable[[Facts, Values], Advice]
 
 # Each rule may look at the values decided before it.
 _ORDER: dict[str, Rule] = {
+    "answer_length": schedule.answer_length,
     "max_length": numerics.max_length,
+    "generations": schedule.generations,
+    "temperature": schedule.temperature,
     "rope": numerics.rope,
     "precision": numerics.precision,
     "method": method.method,

@@ -20,6 +20,7 @@ def refusals(facts: Facts, settings: Settings, memory: Memory | None) -> list[st
     return [
         *_nothing_to_train(facts, settings),
         *_stage(facts, settings),
+        *_rewards(facts, settings),
         *_model(facts, settings),
         *_precision(facts, settings),
         *_room(facts, settings, memory),
@@ -60,6 +61,31 @@ def _stage(facts: Facts, settings: Settings) -> Iterator[str]:
         yield f"{NAMES[facts.stage]} has no loss named {settings.loss}: take one of {', '.join(losses)}"
     if settings.loss in TOGETHER and settings.micro_batch < 2:
         yield f"the loss {settings.loss} compares the rows of a micro-batch with each other: take a micro_batch of 2 at least"
+
+
+def _rewards(facts: Facts, settings: Settings) -> Iterator[str]:
+    if facts.kind != "rl":
+        return
+    generations, answers = settings.generations, settings.micro_batch * settings.accumulation
+    if generations is None or settings.answer_length is None or settings.temperature is None:
+        yield f"{NAMES[facts.stage]} needs generations, answer_length and temperature"
+        return
+    if answers % generations:
+        yield (
+            f"a step of {answers} answers cannot hold whole groups of {generations}: take a micro_batch and an accumulation "
+            f"whose product is a multiple of {generations}"
+        )
+    elif facts.rows and answers // generations > facts.rows:
+        yield f"a step wants {answers // generations} prompts, and there are {facts.rows}: take a smaller micro_batch"
+    if settings.eval_fraction:
+        yield "prompts cannot be held out: the reward of each step shows how it goes, take an eval_fraction of 0"
+    if settings.stop_on_plateau:
+        yield "stop_on_plateau looks at the loss, which says nothing where rewards are learned from: turn it off"
+    if facts.model is not None and settings.max_length + settings.answer_length > facts.model.context:
+        yield (
+            f"prompts of {settings.max_length} tokens and answers of {settings.answer_length} are more than the "
+            f"{facts.model.context} that the model can read: shorten either"
+        )
 
 
 def _model(facts: Facts, settings: Settings) -> Iterator[str]:

@@ -7,7 +7,9 @@ import math
 from engine.advice.fit import fits
 from engine.advice.kinds import Advice, Alternative, Facts, Kind, Values, held_out, optimizer_steps, power_of_two
 from engine.advice.numbers import (
+    ANSWER_LENGTH,
     BETA,
+    BETA_RL,
     EPOCHS_IDENTITY,
     EPOCHS_LARGE,
     EPOCHS_MEDIUM,
@@ -16,21 +18,26 @@ from engine.advice.numbers import (
     EVAL_FRACTION,
     EVALUATE_FROM,
     EVALUATE_RATED_FROM,
+    GENERATIONS,
     GUIDE,
     HARDWARE,
     LARGEST_BATCH,
     LEARNING_RATES,
     MEASURED,
     MEDIUM_DATA,
+    MODEL,
     PRIMER,
+    PROMPTS,
     REGRET,
     RULE,
     SMALL_DATA,
+    TEMPERATURE,
     TRAINING_GPUS,
     TRL,
     WALKTHROUGH,
     WANTED_STEPS,
     WARMUP,
+    Number,
     Part,
     part,
 )
@@ -91,6 +98,10 @@ def epochs(facts: Facts, values: Values) -> Advice:
     Identity: 5, measured; the batch that leaves 100 steps halves with the passes.
     """
     others = [Alternative(3.0, "usual elsewhere (LLaMA-Factory 3, Unsloth 1 to 3)")]
+    if facts.kind == "rl":
+        passes = float(max(1, min(10, math.ceil(WANTED_STEPS * PROMPTS / max(1, facts.rows)))))
+        others = [Alternative(2 * passes, "twice the time; new answers to the same prompts")]
+        return Advice("epochs", passes, f"so that there are about {WANTED_STEPS} steps", RULE, "medium", others)
     if facts.rated and facts.rows < MEDIUM_DATA:
         chosen = EPOCHS_RATED
         others = [
@@ -127,7 +138,11 @@ def learning_rate(facts: Facts, values: Values) -> Advice:
 
 
 def effective_batch(facts: Facts, values: Values) -> int:
-    """Rows an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears."""
+    """Rows an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears. Of
+    rewards: all answers to two prompts.
+    """
+    if facts.kind == "rl":
+        return min(PROMPTS, max(1, facts.rows)) * int(values["generations"])
     rows = facts.rows - held_out(facts.rows, values["eval_fraction"])
     least = 2 if facts.stage == "kto" else 1  # it compares rows of a micro-batch
     return max(least, power_of_two(min(LARGEST_BATCH[part(values["method"])], rows * values["epochs"] / WANTED_STEPS)))
@@ -144,6 +159,10 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
             chosen //= 2
         if fits(facts, values, micro_batch=chosen, gradient_checkpointing=checkpointing):
             break
+    if facts.kind == "rl":
+        others = [Alternative(max(1, chosen // 2), "half the memory; the accumulation follows")]
+        reason = "all answers of a step at once" if chosen == wanted else f"memory holds {chosen} of {wanted} answers"
+        return Advice("micro_batch", chosen, reason, HARDWARE, "high", others if chosen > 1 else [])
     others = []
     if chosen > 1:
         others.append(Alternative(1, "least memory, no padding, slower (Phi-2 QLoRA tutorial: 1 x 4)"))
@@ -184,7 +203,7 @@ def accumulation(facts: Facts, values: Values) -> Advice:
     others = [Alternative(2 * chosen, f"effective batch {2 * chosen * micro}, half the steps")]
     if chosen > 1:
         others.append(Alternative(1, f"effective batch {micro}, more and noisier steps"))
-    rows = "1 row" if micro * chosen == 1 else f"{micro * chosen} rows"
+    rows = "1 row" if micro * chosen == 1 else f"{micro * chosen} {'answers' if facts.kind == 'rl' else 'rows'}"
     return Advice("accumulation", chosen, f"{micro} x {chosen} = {rows} a step", GUIDE, "high", others)
 
 
@@ -217,6 +236,8 @@ def eval_fraction(facts: Facts, values: Values) -> Advice:
     """A tenth from 500 rows on, else none. Split off a validation set: Phi-2 QLoRA tutorial. Of pairs and ratings from
     200 on: only rows that were not trained on say whether the better answers are known.
     """
+    if facts.kind == "rl":
+        return Advice("eval_fraction", 0.0, "the reward of each step shows it", RULE, "high")
     fraction = EVAL_FRACTION.value
     count = held_out(facts.rows, fraction)
     if facts.rows < (EVALUATE_RATED_FROM if facts.rated else EVALUATE_FROM):
@@ -238,9 +259,15 @@ def stop_on_plateau(facts: Facts, values: Values) -> Advice:
 
 
 def beta(facts: Facts, values: Values) -> Advice:
-    """0.1 for pairs and ratings: vendor guide, TRL and LLaMA-Factory alike. Other stages have none."""
+    """0.1 for pairs and ratings: vendor guide, TRL and LLaMA-Factory alike. RLOO and PPO 0.05, GRPO none: TRL."""
+    if facts.stage in ("rloo", "ppo"):
+        others = [Alternative(0.1, "stays nearer to the reference model"), Alternative(0.01, "earns more, drifts more")]
+        return Advice("beta", BETA_RL.value, BETA_RL.reason, BETA_RL.source, BETA_RL.confidence, others)
+    if facts.stage == "grpo":
+        others = [Alternative(0.04, "the paper's that brought GRPO; stays nearer to the reference model")]
+        return Advice("beta", None, "no pull back to the reference", TRL, "high", others)
     if facts.stage not in ("dpo", "kto"):
-        return Advice("beta", None, "only DPO and KTO have one", GUIDE, "high")
+        return Advice("beta", None, "this stage has no reference", GUIDE, "high")
     others = [
         Alternative(0.5, "stays nearer to the reference model (vendor guide: 0.1 to 0.5)"),
         Alternative(0.3, "in between"),
@@ -258,6 +285,36 @@ def loss(facts: Facts, values: Values) -> Advice:
         return Advice("loss", "apo_zero_unpaired", "memory holds 1 row: none to compare with", HARDWARE, "high", others)
     others = [Alternative(name, LOSS_EFFECTS[name]) for name in known[1:]]
     return Advice("loss", known[0], "the stage's own", TRL, "high", others)
+
+
+def generations(facts: Facts, values: Values) -> Advice:
+    """8 answers to each prompt, for RL: TRL."""
+    others = [Alternative(4, "half the time, noisier"), Alternative(16, "twice the time, steadier")]
+    return _for_rewards(facts, "generations", GENERATIONS, others)
+
+
+def answer_length(facts: Facts, values: Values) -> Advice:
+    """256 tokens at most, for RL. TRL: 512."""
+    others = [Alternative(512, "TRL's default"), Alternative(64, "for short answers; far quicker")]
+    made = _for_rewards(facts, "answer_length", ANSWER_LENGTH, others)
+    most = facts.model.context // 2 if facts.model else None
+    if made.value is not None and most is not None and made.value > most:
+        return Advice(
+            "answer_length", most, f"half of the {most * 2:,} that the model reads", MODEL, "high", others[1:]
+        )
+    return made
+
+
+def temperature(facts: Facts, values: Values) -> Advice:
+    """1, for RL: TRL."""
+    others = [Alternative(0.7, "answers differ less: less to learn from"), Alternative(1.2, "answers differ more")]
+    return _for_rewards(facts, "temperature", TEMPERATURE, others)
+
+
+def _for_rewards(facts: Facts, field: str, number: Number, others: list[Alternative]) -> Advice:
+    if facts.kind != "rl":
+        return Advice(field, None, "only for learning from rewards", number.source, "high")
+    return Advice(field, number.value, number.reason, number.source, number.confidence, others)
 
 
 def save_every(facts: Facts, values: Values) -> Advice:

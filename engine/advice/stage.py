@@ -31,6 +31,9 @@ LOSS_EFFECTS: dict[str, str] = {
     "aot_unpaired": "as aot, for pairs that belong loosely together",
     "apo_zero": "for answers better than the model's own: raises them, lowers the worse (APO)",
     "apo_down": "for answers worse than the model's own: lowers both, the worse one more (APO)",
+    "grpo": "each answer weighs the same, however long: long wrong ones get off lightly (GRPO)",
+    "dr_grpo": "divides by a fixed length: no reward for being short or long (Dr. GRPO)",
+    "bnpo": "each token of the batch weighs the same, micro-batch by micro-batch (BNPO)",
     "apo_zero_unpaired": "no estimate of the drift: works row by row (APO)",
     "sigmoid_norm": "the sigmoid of gaps per token: length counts less",
 }

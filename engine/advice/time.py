@@ -35,6 +35,8 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
 
     None where nothing is known about the device. Loading, answers to the probe prompt and checks come on top.
     """
+    if facts.kind == "rl":
+        return None, "not known: it depends on how long the answers get"
     held = held_out(facts.rows, settings.eval_fraction)
     rows, padded, updates = facts.rows - held, _padded(facts, settings), optimizer_steps(facts.rows, settings)
     work = Work.of(settings)

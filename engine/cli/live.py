@@ -211,7 +211,7 @@ def headline(view: RunView) -> str:
         last = view.last
         parts.append(f"step {last.step}/{view.start.total_steps}")
         parts.append(f"epoch {last.epoch:.1f}/{view.start.epochs:g}")
-        parts.append(f"loss {last.loss:.3f}")
+        parts.append(learned(last))
         if last.seconds_left > 0:
             parts.append(f"{duration(last.seconds_left)} left")
     elif progress is not None and progress.total and view.state not in ENDED:
@@ -289,7 +289,12 @@ def step_line(step: Step, total: int) -> str:
     from engine.text import duration
 
     left = f"  {duration(step.seconds_left)} left" if step.seconds_left > 0 else ""
-    return f"step {step.step}/{total}  epoch {step.epoch:.1f}  loss {step.loss:.3f}{left}"
+    return f"step {step.step}/{total}  epoch {step.epoch:.1f}  {learned(step)}{left}"
+
+
+def learned(step: Step) -> str:
+    """What a step is judged by: "loss 0.412", or "reward 0.412" where it learns from rewards."""
+    return f"loss {step.loss:.3f}" if step.reward is None else f"reward {step.reward:.3f}"
 
 
 @contextmanager

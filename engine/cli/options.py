@@ -28,7 +28,7 @@ _SHORT_HELP = {
 GOALS = ("persona", "style", "format", "language", "task", "changing-facts")
 # What a recipe file says already, and an option may not say otherwise.
 _IN_RECIPE = (
-    *("model", "data", "preset", "stage", "from_run"),
+    *("model", "data", "preset", "stage", "reward", "from_run"),
     *("columns", "subset", "split", "prompt", "completion", "system"),
 )
 
@@ -141,6 +141,11 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="from_run", metavar="RUN", help="train on from the adapter of a finished run")
     parser.add_argument("-n", "--name", help="name of the run")
     parser.add_argument("--stage", choices=TRAINED_STAGES, help="what the rows train (default: what they are made for)")
+    parser.add_argument(
+        "--reward",
+        metavar="WHAT",
+        help="what an answer is worth, for grpo and rloo: length:N, regex:PATTERN, exact, or a reward model's run",
+    )
     parser.add_argument("--goal", choices=GOALS, help="what the tuning is for")
     parser.add_argument("--deadline", metavar="TIME", help="when it has to be done, as in 2h or 45min")
     parser.add_argument("--method", choices=("lora", "qlora", "freeze", "full"))
@@ -217,6 +222,7 @@ def choice(args: argparse.Namespace, base: Choice | None = None) -> Choice:
         "preset": args.preset,
         "name": args.name,
         "stage": args.stage,
+        "reward": args.reward,
         "goal": _goal(args.goal),
         "deadline": _seconds(args.deadline),
     }

@@ -138,6 +138,7 @@ def forecast(
              chat: the tuned model and the base, which is the same one with its adapter switched off, or a second one
              load: on a processor the stored weights too, which are mapped from their file; the system takes that
              memory back where it is scarce, so that this decides nothing
+             with rewards also that in which all answers of a step are drawn. A reward model comes on top, and is not known here
     stage    dpo, reward: every row has two sides. No reference model is held: it reads the rows before the first step
     """
     number = _number(settings)
@@ -147,7 +148,9 @@ def forecast(
         return _chat(facts, settings, longest, device)
     if phase == "load":
         return _whole(device, weights=weights, overhead=_mapped(facts, settings) if device == "cpu" else 0)
-    length = max(1, min(longest, settings.max_length))
+    length = max(1, min(longest, settings.max_length)) + (settings.answer_length or 0)
+    if settings.generations and settings.beta and not settings.adapts:
+        weights += number * facts.parameters  # the reference model, which reads every new answer
     tokens = settings.micro_batch * length * (2 if stage in ("dpo", "reward") else 1)
     moments = _MOMENTS[settings.optimizer] * trainable(facts, settings)
     if phase == "evaluate":
@@ -178,7 +181,21 @@ def forecast(
         optimizer=moments + gradients + _scratch(facts, settings, device),
         activations=max(0, lost - gradients),
     )
-    return max(backward, update, key=lambda moment: moment.total)
+    moments_ = [backward, update]
+    if settings.generations:
+        answers = settings.micro_batch * settings.accumulation
+        cache = 2 * facts.layers * facts.kv_heads * facts.head_dim * number
+        moments_.append(
+            _whole(
+                device,
+                weights=weights,
+                adapter=adapter,
+                optimizer=moments,
+                activations=answers * (length * cache + _passing(facts, number)),
+                logits=answers * (number + 4) * facts.vocabulary,
+            )
+        )
+    return max(moments_, key=lambda moment: moment.total)
 
 
 def _whole(device: Device, *, overhead: float = 0.0, **parts: float) -> Memory:

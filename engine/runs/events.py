@@ -63,7 +63,7 @@ class Start(Event, tag="start"):
 
 
 class Step(Event, tag="step", gc=False):
-    """One optimizer step is done."""
+    """One optimizer step is done. `reward` is the mean reward of its answers, where it learns from rewards."""
 
     step: int
     epoch: float
@@ -74,6 +74,7 @@ class Step(Event, tag="step", gc=False):
     tokens_per_second: float  # all tokens of the batch without padding, over the last step
     memory: int  # bytes in use on the device that trains, at most so far
     seconds_left: float
+    reward: float | None = None
 
 
 class Point(Struct, tag_field="event", tag="step", gc=False):
@@ -81,6 +82,7 @@ class Point(Struct, tag_field="event", tag="step", gc=False):
 
     step: int
     loss: float
+    reward: float | None = None
 
 
 class Evaluated(Event, tag="evaluated"):

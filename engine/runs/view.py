@@ -29,7 +29,8 @@ from engine.runs.events import (
 
 
 class Curve:
-    """The loss of each optimizer step, two arrays of the same length: 16 bytes a step, so that a million fit.
+    """The loss of each optimizer step, two arrays of the same length: 16 bytes a step, so that a million fit. Where it
+    learns from rewards, the mean reward: the loss then says nothing.
 
     step is strictly rising; NaN stands where a loss was not finite.
     """
@@ -43,7 +44,7 @@ class Curve:
 
     def extend(self, steps: Sequence[Step | Point]) -> None:
         self.step.extend([step.step for step in steps])
-        self.loss.extend([step.loss for step in steps])
+        self.loss.extend([step.loss if step.reward is None else step.reward for step in steps])
 
     def drop_after(self, step: int) -> None:
         """Forget every point after optimizer step `step`."""

@@ -57,7 +57,9 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     if resume:
         for change in checkpoints.changes(where.path / resume, origin):
             now.journal.write(Note(text=change))
-    shared = trainer.arguments(recipe, where, len(rows.train), held_out)
+    # Of rewards, an epoch is every answer to every prompt.
+    answers = len(rows.train) * (settings.generations or 1) if stage.rewarded else len(rows.train)
+    shared = trainer.arguments(recipe, where, answers, held_out)
     training = stage.trainer(
         run=where,
         journal=now.journal,
@@ -68,6 +70,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         train_dataset=rows.train,
         eval_dataset=rows.held_out,
         processing_class=now.tokenizer,
+        **({"recipe": recipe, "folder": now.folder} if stage.rewarded else {}),
     )
     if _stopped(now):
         return False
@@ -162,6 +165,8 @@ def _answers_before(now: Session) -> dict[str, str]:
 
 def _keep_speed(now: Session, training: trainer.Journalled) -> None:
     """The next plan for this model on this machine stands on what this run measured."""
+    if now.recipe.stage not in ("sft", "pretraining", "dpo"):
+        return  # the others compute more than their tokens tell
     speed = training.pace.speed(f"a run on this machine, {now.run.name}, {time.strftime('%Y-%m-%d')}")
     if speed is not None:
         with contextlib.suppress(OSError):  # the run is worth more than its speed
@@ -183,7 +188,7 @@ def _save_result(now: Session, step: int) -> None:
     target = now.run.adapter if adapts else now.run.model
     stage = target.with_name(f".{target.name}.stage")
     shutil.rmtree(stage, ignore_errors=True)
-    now.model.save_pretrained(stage)
+    now.model.save_pretrained(stage, **({"selected_adapters": ["default"]} if adapts else {}))
     now.tokenizer.save_pretrained(stage)
     for path in stage.rglob("*"):
         paths.sync(path)

@@ -106,6 +106,10 @@ class Journalled(_Trainer):
         mask = inputs["labels"] != -100 if "labels" in inputs else inputs["completion_mask"]
         return inputs["input_ids"].numel(), int(inputs["attention_mask"].sum()), int(mask[:, 1:].sum())
 
+    def rewarded(self) -> float | None:
+        """The mean reward of the answers that this step learned from."""
+        return None
+
     def measured(self) -> dict[str, Any]:
         """What the last evaluation found beside the loss, as fields of `Evaluated`."""
         return {}
@@ -133,6 +137,7 @@ class Journalled(_Trainer):
                 step=step,
                 epoch=float(self.state.epoch or 0.0),
                 loss=loss,
+                reward=self.rewarded(),
                 learning_rate=logs["learning_rate"],
                 grad_norm=grad_norm,
                 tokens=self._trained,

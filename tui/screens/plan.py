@@ -10,7 +10,9 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Rule, Static
 
+from engine import rewards
 from engine.errors import FtuiError
+from engine.recipe import RL
 from engine.text import number, safe
 from tui.ask import Ask
 from tui.frame import BAD, FAINT, FOCUS, WARN, told
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 # What most people look at; x shows the rest. Whatever was edited is always shown.
 FIRST = (
     *("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "rank", "precision"),
-    *("beta", "loss", "stage"),
+    *("beta", "loss", "generations", "answer_length", "stage", "reward"),
 )
 
 
@@ -67,6 +69,16 @@ def lines(draft: Draft, everything: bool) -> list[AdviceLine]:
     """The plan as lines; without `everything` only what most people look at, and edits. What the stage lacks is left out."""
     stage, chosen = draft.plan.stage, draft.choice.stage is not None
     found = [AdviceLine("stage", stage.value, safe(stage.reason), "you" if chosen else safe(stage.source), chosen)]
+    if draft.recipe.stage in RL:
+        found.append(
+            AdviceLine(
+                "reward",
+                safe(draft.choice.reward or "none yet"),
+                "what an answer is worth",
+                "you",
+                bool(draft.choice.reward),
+            )
+        )
     for advice in draft.plan.advice:
         edited = advice.field in draft.choice.edits
         if not (everything or edited or advice.field in FIRST) or getattr(draft.plan.settings, advice.field) is None:
@@ -220,6 +232,11 @@ class PlanScreen(Step):
 
     def action_edit(self) -> None:
         advice, draft = self.advice, self.wizard.draft
+        item = self.query_one("#plan", Rows).current
+        if draft is not None and item is not None and item.key == "reward":
+            word = draft.choice.reward or "length:40"
+            self.query_one(Ask).ask("reward", word, lambda text: self.set("reward", text), rewards.WORDS, short=True)
+            return
         if advice is None or draft is None:
             return
         value = number(getattr(draft.plan.settings, advice.field, advice.value))
@@ -237,6 +254,11 @@ class PlanScreen(Step):
             return
         if field == "stage":
             self._restage(draft, str(value))
+            return
+        if field == "reward":
+            from engine import draft as drafts
+
+            self.wizard.take(drafts.worth(draft, str(value)))
             return
         try:
             fitting = recipe.setting(field, value)

@@ -85,7 +85,9 @@ def meters(view: RunView, smoothed: float | None, *, ended: bool, wide: bool) ->
     """Rows for `Meters`; "" where nothing was measured yet."""
     last = view.last
     rows = [
-        ("loss", number(last.loss) if last else ""),
+        ("loss", number(last.loss) if last else "")
+        if last is None or last.reward is None
+        else ("reward", number(last.reward)),
         ("smoothed", number(smoothed)),
         ("evaluation ◆", number(view.evaluated[-1].loss) if view.evaluated else ""),
         *([] if ended else [("learning rate", rate(last.learning_rate) if last else "")]),

@@ -13,7 +13,15 @@ from engine.recipe import Recipe
 from engine.recipe import Stage as Name
 from engine.worker import build
 
-_FILES: dict[Name, str] = {"sft": "sft", "pretraining": "sft", "dpo": "dpo", "kto": "kto", "reward": "reward"}
+_FILES: dict[Name, str] = {
+    "sft": "sft",
+    "pretraining": "sft",
+    "dpo": "dpo",
+    "kto": "kto",
+    "reward": "reward",
+    "grpo": "grpo",
+    "rloo": "grpo",
+}
 
 
 class Prepared(Struct, frozen=True):
@@ -41,6 +49,7 @@ class Stage(Struct, frozen=True):
     trainer  a class made of `trainer.Journalled` and a trainer of TRL
     build    the model as it is trained
     speaks   whether what is trained can answer a question
+    rewarded  whether it learns from the recipe's reward: the trainer then takes `recipe` and `folder`, too
     """
 
     prepare: Callable[[Recipe, Path], Prepared]
@@ -48,9 +57,11 @@ class Stage(Struct, frozen=True):
     trainer: Callable[..., Any]
     build: Callable[[Recipe, Path], Any] = for_training
     speaks: bool = True
+    rewarded: bool = False
 
 
 def load(name: Name) -> Stage:
     """Only the stage that is wanted is imported: each trainer of TRL takes its time."""
-    found: Stage = import_module(f"engine.worker.stages.{_FILES[name]}").STAGE
+    file = import_module(f"engine.worker.stages.{_FILES[name]}")
+    found: Stage = file.STAGE if name != "rloo" else file.STAGE_RLOO
     return found

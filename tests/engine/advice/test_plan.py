@@ -67,6 +67,13 @@ def everything() -> list[Facts]:
     ]
 
 
+# Fields that only some stages have, and those that the data or the machine decides alone.
+NONE_ELSE = (
+    *("micro_batch", "max_length", "rope", "beta", "loss"),
+    *("generations", "answer_length", "temperature", "eval_fraction"),
+)
+
+
 def test_every_setting_is_advised_with_a_reason_that_fits_its_column() -> None:
     values: set[tuple[str, Any]] = set()
     for given in everything():
@@ -76,7 +83,7 @@ def test_every_setting_is_advised_with_a_reason_that_fits_its_column() -> None:
             assert getattr(plan.settings, advice.field) == advice.value
             assert 0 < cell_len(advice.reason) <= 40, advice
             assert advice.source in SOURCES, advice
-            assert advice.alternatives or advice.field in ("micro_batch", "max_length", "rope", "beta", "loss"), advice
+            assert advice.alternatives or advice.field in NONE_ELSE, advice
             assert advice.value not in [other.value for other in advice.alternatives], advice
             assert all(other.effect for other in advice.alternatives)
             values |= {(advice.field, value) for value in (advice.value, *(o.value for o in advice.alternatives))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,87 @@ def test_a_reward_model_from_an_adapter_is_refused(staged: Make, tiny_model: Pat
     made.adapter = "somewhere"
     with pytest.raises(FtuiError, match="cannot start from an adapter"):
         build.for_training(made, tiny_model)
+
+
+def prompts() -> list[dict[str, Any]]:
+    return [{"prompt": f"{question} {at}"} for question in QUESTIONS for at in range(4)]
+
+
+@pytest.fixture(scope="session")
+def lively_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with small embeddings: it says anything, where the other repeats itself."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("lively") / "model"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"] *= 0.1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def rewarded(staged: Make, model: Path, stage: Stage, reward: str, **changes: Any) -> Recipe:
+    small = {"method": "full", "learning_rate": 5e-3, "epochs": 6.0, "micro_batch": 16, "schedule": "constant"}
+    drawn = {"generations": 4, "answer_length": 8, "temperature": 1.0}
+    losses = {"loss": LOSSES[stage][0]} if stage in LOSSES else {}
+    made = staged(stage, prompts(), **{**small, **drawn, **losses, **changes})
+    made.reward, made.model.source = reward, str(model)
+    return made
+
+
+@pytest.mark.parametrize("stage", ["grpo", "rloo"])
+def test_the_reward_rises(staged: Make, lively_model: Path, train: Callable[..., RunDir], stage: Stage) -> None:
+    run = train(rewarded(staged, lively_model, stage, "regex:o"))
+    found = [e.reward for e in steps(run) if e.reward is not None]
+    assert len(found) == 36  # 24 prompts, 4 answers each, 16 answers a step, 6 epochs
+    assert sum(found[-6:]) / 6 > 0.3 + sum(found[:6]) / 6
+    last = steps(run)[-1]
+    assert last.tokens > 0 and last.tokens_per_second > 0
+
+
+def test_grpo_goes_on_to_the_same_bits(staged: Make, lively_model: Path, train: Callable[..., RunDir]) -> None:
+    """In the second epoch, and in the middle of it."""
+    small = {"method": "lora", "epochs": 2.0, "micro_batch": 8, "accumulation": 2, "beta": 0.05}
+    made = rewarded(staged, lively_model, "grpo", "regex:o", **small)
+    undisturbed, run = train(made), train(made, stop=8)
+    assert bits(train(made, run)) == bits(undisturbed)
+
+
+def test_a_reward_model_is_what_rl_learns_from(
+    staged: Make, lively_model: Path, train: Callable[..., RunDir], tiny_model: Path
+) -> None:
+    """Its scores are those of its own training: of whole conversations, written as the preview shows them."""
+    from engine.worker.stages.prompts import Worth
+
+    made = staged("reward", pairs(), method="full", learning_rate=3e-3, epochs=4.0)
+    judge = train(made)
+    made = rewarded(staged, tiny_model, "grpo", str(judge.path))
+    worth = Worth(made, tiny_model)
+    own = tokenizer.load(tiny_model)
+    for example in dataset.load(judge.recipe().data).examples[:3]:
+        asked = own.prompt(example.messages or [])
+        sides = [side.ids[len(asked) :] for side in own.measure(own.render_pair(example))]
+        said = [ids[: ids.index(own.eos_id) + 1] for ids in sides]  # up to the end token, as a model stops
+        better, worse = worth([asked] * 2, ["", ""], said, ["", ""])
+        whole = worth._judge(input_ids=torch_ids([*asked, *sides[0]]))
+        assert better == pytest.approx(float(whole.logits[0, 0]), abs=1e-4) and better > worse + 0.5
+
+
+def torch_ids(ids: list[int]) -> Any:
+    import torch
+
+    return torch.tensor([ids])
+
+
+def test_prompts_are_rows_up_to_their_last_answer(staged: Make, tiny_model: Path) -> None:
+    from engine.worker import build, stages
+
+    rows = [{"prompt": "Who?", "completion": "I am Congyu."}, {"prompt": "Who are you? " * 20, "completion": "I."}]
+    made = staged("grpo", rows, max_length=40)
+    found = stages.load("grpo").prepare(made, tiny_model)
+    theirs = build.tokenizer(tiny_model).apply_chat_template(
+        [{"role": "user", "content": "Who?"}], add_generation_prompt=True, return_dict=True
+    )
+    assert found.train[:] == {"prompt": [theirs["input_ids"]], "answer": ["I am Congyu."]} and found.masked == 1
+    with pytest.raises(FtuiError, match="every prompt is longer"):
+        stages.load("grpo").prepare(staged("grpo", rows, max_length=8), tiny_model)
