@@ -10,10 +10,11 @@ from tests.pty.texts import TOKEN
 _SGR = r"\x1b\[(?:\d{1,3}(?:;\d{1,3})*)?m"
 # A verb: colours, and what rich's Live and Progress draw over.
 VERB = re.compile(rf"{_SGR}|\x1b\[\?25[hl]|\x1b\[(?:1?\d?\d)A|\x1b\[2K|\r|\n")
-# The app: what Textual's driver and compositor write (textual/drivers/linux_driver.py, textual/_compositor.py).
+# The app: what Textual's driver and compositor write (textual/drivers/linux_driver.py, textual/_compositor.py): places,
+# modes, questions about modes, the keyboard protocol, and the shape of the pointer.
 APP = re.compile(
     rf"{_SGR}|\x1b\[\d{{1,3}};\d{{1,3}}H|\x1b\[\?(?:25|7|1000|1002|1003|1004|1006|1015|1016|1049|2004|2026|2048)[hl]"
-    r"|\x1b\[\?(?:2026|2048)\$p|\x1b\[>1u|\x1b\[<u|\x1b\[\?1016\$p|\r|\n"
+    r"|\x1b\[\?(?:2026|2048)\$p|\x1b\[>25u|\x1b\]22;[a-z-]+\x07|\x1b\[<u|\x1b\[\?1016\$p|\r|\n"
 )
 _IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0d\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
