@@ -14,7 +14,7 @@ HARMLESS = {"So", "Sm", "Sk", "Lo", "Lm", "Ll", "Lu", "Nd", "Po", "Ps", "Pe", "P
 
 def test_nothing_passes_the_door() -> None:
     noticed = 0
-    for text in Texts().many(2000):
+    for text in Texts().many(300):
         assert not stream.findings(safe(text).encode())
         assert not stream.findings(safe(text, newlines=True).encode())
         field = one_for_one(text)  # as many characters as before, so marks stay stacked
@@ -26,4 +26,4 @@ def test_nothing_passes_the_door() -> None:
         control = any(unicodedata.category(letter) not in HARMLESS and letter not in "\r\n" for letter in text)
         noticed += control
         assert not control or stream.findings(text.encode("utf-8", "replace")) or "\ud800" in text
-    assert noticed > 1000
+    assert noticed > 150
