@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import Exit, FtuiError
-from engine.models import facts
+from engine.models import weights
 from engine.recipe import Precision, slug
 
 Kind = Literal["adapter", "merged", "gguf"]
@@ -70,10 +70,10 @@ def needed(options: Options, result: Path, base: Path | None, tuned: Precision) 
     whole = base if (result / "adapter_config.json").exists() else result
     if whole is None:
         return 0
-    weights = facts.read(whole).parameters
+    count = sum(tensor.size for tensor in weights.tensors(whole))
     if options.kind == "gguf":
-        return int(weights * (2 if options.format == "f16" else _Q8_BLOCK))
-    return weights * (4 if (options.dtype or tuned) == "fp32" else 2)
+        return int(count * (2 if options.format == "f16" else _Q8_BLOCK))
+    return count * (4 if (options.dtype or tuned) == "fp32" else 2)
 
 
 def taken(folder: Path) -> bool:

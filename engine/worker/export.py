@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from msgspec import Struct
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
 from engine import paths
 from engine.data.convert import Message
@@ -100,6 +100,10 @@ def _allowed(now: Session, options: Options, result: Path, target: Path) -> Voca
         )
     if options.kind != "gguf":
         return None
+    if now.recipe.stage == "reward":
+        raise FtuiError(
+            Exit.EXPORT_FAILED, "no GGUF of a reward model: it gives scores, not text", next_step="export it merged"
+        )
     config = build.config(now.folder if settings.adapts else result, now.recipe.model, settings)
     gguf_file.refuse(config)
     chat = now.rows.prompt_text([Message("user", "Hello")]) if now.rows.has_template else None
@@ -224,16 +228,18 @@ def _make(
 def _reference(now: Session, result: Path) -> Any:
     """Base and adapter as they answer, the base unquantised: what the export is measured against."""
     recipe = now.recipe
+    judge = recipe.stage == "reward"
     if not recipe.settings.adapts:
-        return build.base_model(result, recipe.model, recipe.settings).eval()
-    base = build.base_model(now.folder, recipe.model, recipe.settings, quantised=False)
+        return build.base_model(result, recipe.model, recipe.settings, judge=judge).eval()
+    base = build.base_model(now.folder, recipe.model, recipe.settings, quantised=False, judge=judge)
     return PeftModel.from_pretrained(base, result).eval()
 
 
 def _merged(reference: Any) -> Any:
     """One model without adapter, on which `reference` no longer counts."""
     merged = reference.merge_and_unload() if isinstance(reference, PeftModel) else reference
-    merged.generation_config = _plain(merged.generation_config)
+    if getattr(merged, "generation_config", None) is not None:  # a reward model has none
+        merged.generation_config = _plain(merged.generation_config)
     return merged
 
 
@@ -251,7 +257,8 @@ def _model(now: Session, merged: Any, options: Options, stage: Path) -> Written:
     now.tokenizer.save_pretrained(stage)
 
     def load() -> Any:
-        return AutoModelForCausalLM.from_pretrained(
+        kind = AutoModelForSequenceClassification if now.recipe.stage == "reward" else AutoModelForCausalLM
+        return kind.from_pretrained(
             stage,
             dtype=computed,
             device_map={"": build.device()},

@@ -20,7 +20,12 @@ from engine.runs.view import RunView
 from engine.text import safe
 from engine.text import size as in_words
 
-_STAGES = {"sft": "supervised fine-tuning", "dpo": "direct preference optimisation", "kto": "KTO"}
+_STAGES = {
+    "sft": "supervised fine-tuning",
+    "dpo": "direct preference optimisation",
+    "kto": "KTO",
+    "reward": "training as a reward model",
+}
 _STATED_IF = {  # settings that mean something only for some methods
     "rank": ("lora", "qlora"),
     "alpha": ("lora", "qlora"),
@@ -99,7 +104,7 @@ def _front(recipe: Recipe, made: Made, base: Path) -> str:
     if hub:
         known["datasets"] = hub
     known["library_name"] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[made.kind]
-    known["pipeline_tag"] = "text-generation"
+    known["pipeline_tag"] = "text-classification" if recipe.stage == "reward" else "text-generation"
     known["tags"] = ["ftui", recipe.stage, recipe.settings.method, *([made.kind] if made.kind == "gguf" else [])]
     return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=True)}---"
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from engine.errors import Exit, FtuiError
-from engine.recipe import Check, Checks, Data, Model, Recipe
+from engine.recipe import Check, Checks, Data, Model, Recipe, Stage
 from engine.runs import directory
 from engine.runs.directory import RunDir
 from engine.runs.events import Answer, Evaluation, Exported, Note, Progress, Start
@@ -29,10 +29,13 @@ from tests.engine.settings import settings
 def make(tiny_model: Path) -> Callable[..., RunDir]:
     """A run as training leaves it, with an adapter that is not nothing."""
 
-    def run(name: str = "tiny", model: Path = tiny_model, system: str | None = None, **changes: Any) -> RunDir:
+    def run(
+        name: str = "tiny", model: Path = tiny_model, system: str | None = None, stage: Stage = "sft", **changes: Any
+    ) -> RunDir:
         recipe = Recipe(
             name=name,
             preset="identity",
+            stage=stage,
             model=Model(source=str(model)),
             data=Data(source="/home/secret-place/rows.jsonl", values={"name": "Congyu"}, system=system),
             settings=settings(**changes),
@@ -40,7 +43,7 @@ def make(tiny_model: Path) -> Callable[..., RunDir]:
         )
         made = directory.create(recipe, {})
         torch.manual_seed(3)
-        loaded = build.base_model(model, recipe.model, recipe.settings, quantised=False)
+        loaded = build.base_model(model, recipe.model, recipe.settings, quantised=False, judge=stage == "reward")
         if recipe.settings.adapts:
             loaded = build.with_adapter(loaded, recipe.settings)
             for parameter_name, parameter in loaded.named_parameters():
@@ -114,6 +117,13 @@ def test_a_whole_model_and_a_packed_base(make: Callable[..., RunDir], tmp_path: 
     assert exported(packed, tmp_path / "packed", kind="merged").difference < 1e-3
     notes = [event.text for event in Reader(packed.journal_path).poll() if isinstance(event, Note)]
     assert any("unquantised base" in note for note in notes)
+
+
+def test_a_reward_model_keeps_its_score(make: Callable[..., RunDir], tmp_path: Path) -> None:
+    run = make("judge", method="full", stage="reward")
+    assert exported(run, tmp_path / "m", kind="merged").difference == 0.0
+    assert "SequenceClassification" in (tmp_path / "m" / "config.json").read_text()
+    assert "scores, not text" in refused(run, tmp_path / "g", kind="gguf").cause
 
 
 def test_an_adapter_for_plain_peft_with_a_card_that_states_only_what_is_known(
