@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 LOOK = 2.0  # seconds between two looks at the machine
+THREADS = 32  # what waits outside of the screens' own thread; idle ones are not started
 
 
 def _runs() -> Screen:
@@ -103,6 +105,8 @@ class FtuiApp(TerminalApp):
         return self.current_mode.partition(":")[0]
 
     def on_mount(self) -> None:
+        # asyncio's own would have six threads on two cores, and slow looks (Doctor's, a hub's) would hold up the rest.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         self._read_keymap()
         if self._opening != self.DEFAULT_MODE:
             self.show(self._opening)
