@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "resume": "go on from a run's last whole checkpoint",
     "extend": "train a finished run for more epochs",
     "chat": "talk to a tuned model",
+    "evaluate": "answers to held-out rows before and after, side by side, and their scores",
     "export": "write the adapter or the merged model, checked by comparing logits",
     "doctor": "what works on this machine and what to mend",
     "where": "the folders in use",

@@ -34,6 +34,8 @@ __all__ = ["Job", "Warm", "extend", "prewarm", "release", "resume", "serve", "st
 POLITE = 3.0  # seconds a worker that only chats has to quit by itself before it gets SIGTERM
 PATIENCE = 20.0  # seconds until processes that should end are reported as stuck
 
+ERRANDS = ("export", "evaluate")  # jobs of a finished run that end by themselves, and are not to be disturbed
+
 Gpu = int | Literal["auto"]  # index of a card in bus order, or the first that is free
 
 
@@ -52,21 +54,22 @@ def stop(run: RunDir, wait: bool = False) -> Status:
     """Ask the worker to save a checkpoint and stop after the optimizer step it is in; returns how the run stands.
 
     wait  return only when it has stopped
-    A worker that lingers only to chat is ended; one that exports ends after the part it is at, and leaves nothing half.
+    A worker that lingers only to chat is ended; one that exports or evaluates ends after the part it is at, and leaves
+    nothing half.
     FtuiError(RUN_STATE) when nothing of the run is alive.
     """
     now = status.read(run)
     if now.ended:
         if not now.worker_alive:
             raise FtuiError(Exit.RUN_STATE, f"{now.name} is not running: it is {now.state}", run.name)
-        if now.job != "export":
+        if now.job not in ERRANDS:
             release(run)
             return status.read(run)
     with writing(run.path):
         write_private(run.stop_path, b"")
     while wait:
         now = status.read(run)
-        if now.ended and not (now.job == "export" and now.worker_alive):
+        if now.ended and not (now.job in ERRANDS and now.worker_alive):
             break
         time.sleep(0.1)
     return now
@@ -228,7 +231,7 @@ def _need(run: RunDir, *states: str) -> None:
 def _busy(now: Status, run: RunDir) -> FtuiError:
     if now.hung:
         return FtuiError(Exit.RUN_STATE, f"{now.name} is {now.cause}", now.where, now.next_step)
-    doing = {"export": "exporting", "serve": "answering"}.get(now.job, now.state)
+    doing = {"export": "exporting", "evaluate": "being evaluated", "serve": "answering"}.get(now.job, now.state)
     place = f" {now.detail}" if now.detail.startswith("on ") else ""
     return FtuiError(
         Exit.RUN_STATE,
@@ -258,7 +261,7 @@ def _claim(run: RunDir, to_serve: bool = False) -> Iterator[int]:
     """
     with writing(run.path):
         lock = os.open(run.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    stays = ("export", "serve") if to_serve else ("export",)
+    stays = (*ERRANDS, "serve") if to_serve else ERRANDS
     try:
         begun = time.monotonic()
         asked = terminated = False

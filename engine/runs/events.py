@@ -145,6 +145,32 @@ class Evaluation(Event, tag="evaluation"):
     general: list[Answer] = field(default_factory=list)
 
 
+class Scores(Struct, kw_only=True):
+    """What rows are worth of which the answers are known. None where it was not measured, or is infinite.
+
+    loss                    mean over all trained tokens, in nats
+    perplexity              exp(loss)
+    rouge1, rouge2, rougeL  F1, mean over the answers, from 0 to 1
+    bleu                    of all answers together, from 0 to 100
+    """
+
+    loss: float | None = None
+    perplexity: float | None = None
+    rouge1: float | None = None
+    rouge2: float | None = None
+    rougeL: float | None = None
+    bleu: float | None = None
+
+
+class Measured(Event, tag="measured"):
+    """Rows were measured before and after: `rows` of them, and all about it in the file `path` below the run directory."""
+
+    path: str
+    rows: int
+    base: Scores
+    tuned: Scores
+
+
 class Exported(Event, tag="exported"):
     """An export was written, loaded back and compared: `difference` is the largest gap between logits.
 
@@ -214,6 +240,7 @@ AnyEvent = (
     | Retired
     | Result
     | Evaluation
+    | Measured
     | Exported
     | Pushed
     | Note

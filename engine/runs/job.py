@@ -15,11 +15,12 @@ class Job(Struct):
              run that waits for nobody
              serve: {} or {"checkpoint": "checkpoints/step-000096"} where the run has no result yet
              export: what the exporter needs
+             evaluate: engine.runs.measured.Asked, and the "key" of the answer
              every kind: "gpu": index of the GPU, where one was chosen (set CUDA_VISIBLE_DEVICES before CUDA is used)
     attempt  which attempt of the run this is, from 1 on; filled in by `control.start`
     """
 
-    kind: Literal["train", "serve", "export"]
+    kind: Literal["train", "serve", "export", "evaluate"]
     run: str
     options: dict[str, Any] = field(default_factory=dict)
     attempt: int = 0

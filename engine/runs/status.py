@@ -44,7 +44,7 @@ class Status(Struct, kw_only=True):
     offer         settings with which a failed run may go on, if the person agrees: `resume` takes them
     hung          it says that it trains and lives, but no step has come for too long
     worker_alive  whether a process of the run lives on this machine, be it only to chat
-    job           what that process was started for: "train", "serve", "export"; empty when none was ever started
+    job           what that process was started for: "train", "serve", "export", "evaluate"; empty when none was ever started
     result        folder of the complete adapter or model, else None
     """
 
@@ -132,7 +132,7 @@ def _conclude(run: RunDir, record: dict[str, Any], living: bool, ended: dict[str
     _fill(status, run, tail, since, record)
     before = record.get("before")
     if isinstance(before, dict):
-        # A worker that only serves or exports: the state is the one that training left.
+        # A worker that only serves, exports or evaluates: the state is the one that training left.
         for name in ("state", "detail", "cause", "where", "next_step"):
             setattr(status, name, before.get(name, ""))
         status.seconds_left = None

@@ -53,7 +53,7 @@ def stream(
         if should_stop():
             yield "", "stopped"
             return
-        with _mixed(model):
+        with mixed(model):
             output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
         token = _choose(output.logits[0, -1].float(), sampling, random)
@@ -70,7 +70,7 @@ def stream(
     yield "", "length"
 
 
-def _mixed(model: Any) -> contextlib.AbstractContextManager[Any]:
+def mixed(model: Any) -> contextlib.AbstractContextManager[Any]:
     """Autocast for a model whose trained layers are in fp32 above frozen ones in 16 bit; adapters see to it themselves."""
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     short = dtypes - {torch.float32}
@@ -110,7 +110,7 @@ def answers(
             padding = tokenizer.pad_token_id or 0
             ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=model.device)
             mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-            with _mixed(model):
+            with mixed(model):
                 result = model.generate(
                     input_ids=ids,
                     attention_mask=mask,

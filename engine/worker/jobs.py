@@ -34,7 +34,7 @@ def run(job: Job, linger: float, first: float) -> int:
     place = None
     room_needed = None
     try:
-        if kind == "train":  # chat and export wait for nobody
+        if kind == "train":  # chat, export and evaluation wait for nobody
             place = _place(job, where, journal)
             if place is None:
                 return 0
@@ -68,6 +68,11 @@ def run(job: Job, linger: float, first: float) -> int:
             now.model = build.for_chat(recipe, now.folder, _result(where, options.get("checkpoint")))
             service.answer = lambda client, ask: answer.reply(now, client, ask)
             service.open()
+        elif kind == "evaluate":
+            from engine.worker import measure
+
+            measure.run(now, options)
+            return 0
         else:
             from engine.worker import export
 

@@ -1,0 +1,163 @@
+"""What the verb evaluate is asked, and the file that answers: RUN/measured/KEY.json. The same for the faces and the worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, field
+
+from engine.data import dataset
+from engine.errors import Exit, FtuiError
+from engine.recipe import Data, Recipe
+from engine.runs import checkpoints
+from engine.runs.directory import RunDir
+from engine.runs.events import Scores
+
+FOLDER = "measured"
+# Stages whose held-out rows say what a right answer is.
+SHOWN = ("sft", "pretraining", "dpo", "kto")
+
+
+class Asked(Struct, kw_only=True):
+    """What a job of kind "evaluate" is told.
+
+    data        a source of rows; None for rows that were held out
+    of          the folder of the run whose held-out rows they are; None for this one's
+    rows        so many at most, drawn by the seed
+    max_tokens  new tokens of an answer at most
+    """
+
+    data: str | None = None
+    of: str | None = None
+    rows: int = 50
+    max_tokens: int = 128
+
+    def source(self, run: RunDir) -> RunDir:
+        """The run whose rows they are, and whose recipe says how rows are read."""
+        return RunDir(Path(self.of)) if self.of else run
+
+    def reads(self, recipe: Recipe) -> Data:
+        """The rows, of `recipe` or of a file that is read as the recipe reads its own."""
+        if self.data is None:
+            return recipe.data
+        return msgspec.structs.replace(recipe.data, source=self.data, more=[], weight=1.0, subset=None, split=None)
+
+
+class Row(Struct, kw_only=True):
+    """One row that was measured, by its number from 1 in its source.
+
+    prompt, reference, base, tuned   texts; None where the row has no answer to compare with (plain text, a tool's call)
+    base_loss, tuned_loss            mean over its trained tokens, in nats
+    base_rouge, tuned_rouge          ROUGE-L
+    """
+
+    row: int
+    prompt: str | None = None
+    reference: str | None = None
+    base: str | None = None
+    tuned: str | None = None
+    base_loss: float | None = None
+    tuned_loss: float | None = None
+    base_rouge: float | None = None
+    tuned_rouge: float | None = None
+
+
+class Measurement(Struct, kw_only=True):
+    """What measured/KEY.json holds.
+
+    available  rows that there were to draw from, without those left out
+    left_out   rows with nothing to measure, or whose prompt leaves no room for an answer
+    seen       of the measured rows those that the run was trained on, word for word; None where its own rows cannot be
+               read any more
+    bleu       sacrebleu's signature
+    intervals  of the differences in ROUGE, the middle 95 % (paired bootstrap)
+    """
+
+    key: str
+    run: str
+    model: str
+    asked: Asked
+    rows: list[Row]
+    available: int
+    left_out: int
+    seen: int | None
+    base: Scores
+    tuned: Scores
+    bleu: str = ""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def path(run: RunDir, key: str) -> Path:
+    return run.path / FOLDER / f"{key}.json"
+
+
+def read(run: RunDir, key: str) -> Measurement | None:
+    """What was measured under this key, None where nothing was or the file is damaged."""
+    try:
+        return msgspec.json.decode(path(run, key).read_bytes(), type=Measurement)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def ready(run: RunDir, asked: Asked) -> str:
+    """Look whether the rows can be had, and give the key of the answer: the same for the same rows and the same weights.
+
+    Raises FtuiError(RUN_STATE) for a run without a result or one that does not talk, and where held-out rows are asked for
+    that are not there, or not the ones that were held out; FtuiError(DATA_*) for rows that cannot be read.
+    """
+    recipe = run.recipe()
+    if run.result is None:
+        raise FtuiError(
+            Exit.RUN_STATE, f"{recipe.name} has no result yet", str(run.path), "`ftui runs` shows its state"
+        )
+    if recipe.stage == "reward":
+        raise FtuiError(
+            Exit.RUN_STATE, "a reward model gives scores, not answers", run.name, "`ftui attach` shows its ranking"
+        )
+    source = asked.source(run)
+    theirs = source.recipe()
+    if asked.data is None:
+        _held_out(theirs)
+    found = dataset.load(asked.reads(theirs))
+    trained_on = data_of(source)
+    if asked.data is None and trained_on and found.sha256 != trained_on:
+        raise FtuiError(
+            Exit.RUN_STATE,
+            f"the rows are not those that {theirs.name} was trained on any more: which were held out cannot be told",
+            theirs.data.source,
+            "give rows that it has not seen: --data FILE",
+        )
+    weights = [(file.name, *_stamp(file)) for file in sorted(run.result.glob("*.safetensors"))]
+    split = (theirs.settings.eval_fraction, theirs.settings.seed, recipe.settings.max_length)
+    what = [found.sha256, msgspec.to_builtins(asked), weights, split]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def data_of(run: RunDir) -> str:
+    """The sha256 of the rows that the run was trained on, as its newest checkpoint says; empty where none does."""
+    for _, folder in sorted(checkpoints.committed(run), reverse=True):
+        try:
+            return str(checkpoints.manifest(folder).get("data_sha256") or "")
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
+def _held_out(recipe: Recipe) -> None:
+    give = "give rows that it has not seen: --data FILE"
+    if recipe.stage not in SHOWN:
+        cause = f"the rows of {recipe.name} are prompts, without an answer to compare with"
+        raise FtuiError(Exit.RUN_STATE, cause, recipe.data.source, give)
+    if not recipe.settings.eval_fraction:
+        cause = f"no rows were held out when {recipe.name} was trained (eval_fraction 0)"
+        raise FtuiError(Exit.RUN_STATE, cause, recipe.data.source, give)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns

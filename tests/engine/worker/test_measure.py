@@ -1,0 +1,167 @@
+"""A tiny run that was really trained, measured before and after; and what an evaluation refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from engine.cli import main
+from engine.errors import Exit, FtuiError
+from engine.recipe import Data, Recipe
+from engine.runs import directory, measured
+from engine.runs.directory import RunDir
+from engine.runs.events import Measured, Progress
+from engine.runs.journal import Reader
+from engine.runs.measured import Asked, Measurement
+from engine.worker import build, measure
+from engine.worker.session import Session
+from tests.engine.worker.conftest import start, wait
+
+Make = Callable[..., Recipe]
+
+
+def evaluated(run: RunDir, asked: Asked) -> Measurement:
+    """Measured in this process, as the worker would."""
+    key = measured.ready(run, asked)
+    measure.run(Session(run), {**msgspec.to_builtins(asked), "key": key})
+    found = measured.read(run, key)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def untrained(recipe: Make) -> Callable[..., RunDir]:
+    """A run as training would leave it, with an adapter that does nothing."""
+
+    def make(name: str, rows: Path | None = None, **changes: object) -> RunDir:
+        wanted = recipe(name, **changes)
+        if rows is not None:
+            wanted.data = Data(source=str(rows))
+        run = directory.create(wanted, {})
+        folder = Path(wanted.model.source)
+        build.with_adapter(build.base_model(folder, wanted.model, wanted.settings), wanted.settings).save_pretrained(
+            run.adapter
+        )
+        build.tokenizer(folder).save_pretrained(run.adapter)
+        return run
+
+    return make
+
+
+def test_a_run_is_far_above_its_base_on_what_it_was_tuned_for(
+    recipe: Make, untrained: Callable[..., RunDir], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(recipe("tuned", learning_rate=2e-2, epochs=12.0, eval_fraction=0.25, dropout=0.0))
+    assert wait(run).state == "ready"
+    assert main(["evaluate", "tuned", "--max-tokens", "12", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    base, tuned = told["base"], told["tuned"]
+    assert len(told["rows"]) == told["available"] == 3 and told["left_out"] == 0
+    assert tuned["loss"] < 0.3 * base["loss"] and tuned["perplexity"] == pytest.approx(math.exp(tuned["loss"]))
+    for name in ("rouge1", "rouge2", "rougeL"):
+        assert tuned[name] > 0.9 and base[name] < 0.3 and told["intervals"][name][0] > 0.5
+    assert tuned["bleu"] > 90 and base["bleu"] < 20 and "tok:13a" in told["bleu"]
+    assert {row["tuned"] for row in told["rows"]} == {"I am Congyu."} == {row["reference"] for row in told["rows"]}
+    # Each question stands in these rows twice: the split must not hide that it was trained on.
+    assert told["seen"] >= 1
+
+    # Once more: nothing is measured, and it is said as text. The run is still ready, and the journal knows.
+    monkeypatch.setattr("engine.runs.control.start", lambda *_: pytest.fail("measured twice"))
+    assert main(["evaluate", "tuned", "--max-tokens", "12"]) == 0
+    text = capsys.readouterr().out
+    assert "3 of 3 held-out rows of tuned, greedy answers of 12 tokens at most" in text
+    assert "ROUGE-L" in text and f"{tuned['loss'] - base['loss']:+.3f}" in text
+    assert f"trained on {told['seen']} of these rows, word for word" in text and "3 rows are few" in text
+    assert main(["evaluate", "tuned", "--max-tokens", "12", "--answers"]) == 0
+    text = capsys.readouterr().out
+    assert "reference" in text and "tuned  ROUGE-L 1.00" in text and "I am Congyu." in text
+    events = Reader(run.journal_path).poll()
+    (event,) = [event for event in events if isinstance(event, Measured)]
+    assert event.rows == 3 and (run.path / event.path).is_file() and event.tuned.bleu == tuned["bleu"]
+    assert {"evaluate: base loss", "evaluate: tuned answers"} <= {e.what for e in events if isinstance(e, Progress)}
+    assert wait(run).state == "ready"
+
+    # Against a run that learned nothing, on the same rows: its scores are the base's.
+    other = untrained("other", eval_fraction=0.25)
+    again = evaluated(other, Asked(rows=50, max_tokens=12, of=str(run.path)))
+    assert [row.row for row in again.rows] == [row["row"] for row in told["rows"]]
+    assert again.base == again.tuned and again.tuned.loss == pytest.approx(base["loss"])
+    assert again.seen is None  # it has no checkpoint that tells its rows
+    assert main(["evaluate", "tuned", "--max-tokens", "12", "--against", "other"]) == 0
+    text = capsys.readouterr().out
+    assert "other" in text.splitlines()[1] and f"{base['bleu'] - tuned['bleu']:+.1f}" in text
+
+
+def test_the_loss_is_that_of_torch_over_the_trained_tokens(
+    untrained: Callable[..., RunDir], identity_rows: Path
+) -> None:
+    run = untrained("plain")
+    found = evaluated(run, Asked(data=str(identity_rows), rows=5, max_tokens=2))
+    assert len(found.rows) == 5 and found.available == 12 and found.seen is None
+    now = Session(run)
+    model = build.base_model(now.folder, now.recipe.model, now.recipe.settings).eval()
+    example = next(e for e in measure.dataset.load(now.recipe.data).examples if e.row == found.rows[0].row)
+    tokens = now.rows.tokenize(example)
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([tokens.input_ids]), labels=torch.tensor([tokens.labels])).loss.item()
+    assert found.rows[0].base_loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_chinese_conversations_and_plain_text(untrained: Callable[..., RunDir], tmp_path: Path) -> None:
+    rows = tmp_path / "talk.jsonl"
+    turns = [("user", "你好"), ("assistant", "我是丛雨。"), ("user", "由谁开发？"), ("assistant", "由 yuriko 开发。")]
+    row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    rows.write_text("\n".join([json.dumps(row)] * 3))
+    found = evaluated(untrained("zh", rows), Asked(data=str(rows), max_tokens=4))
+    assert "tok:zh" in found.bleu and found.base.bleu is not None
+    first = found.rows[0]
+    assert (
+        first.reference == "由 yuriko 开发。" and first.prompt == "user: 你好\nassistant: 我是丛雨。\nuser: 由谁开发？"
+    )
+
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog.\n\nParis is the capital of France.\n")
+    found = evaluated(untrained("text", text), Asked(data=str(text)))
+    assert found.base.loss is not None and found.base.rougeL is None and found.bleu == ""
+    assert all(row.tuned is None and row.tuned_loss for row in found.rows)
+
+
+def test_what_cannot_be_measured_is_refused(
+    untrained: Callable[..., RunDir], recipe: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = untrained("whole")
+    with pytest.raises(FtuiError, match="no rows were held out") as caught:
+        measured.ready(run, Asked())
+    assert caught.value.code == Exit.RUN_STATE and "--data" in caught.value.next_step
+    directory.create(recipe("unfinished"), {})
+    assert main(["evaluate", "unfinished"]) == Exit.RUN_STATE and "no result yet" in capsys.readouterr().err
+    assert main(["evaluate", "whole", "--against", "whole"]) == Exit.USAGE
+    assert main(["evaluate", "whole", "--data", str(tmp_path / "none.jsonl")]) == Exit.DATA_MISSING
+    # A prompt that fills the context leaves no room for an answer.
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"prompt": "Hello " * 600, "completion": "Hi."}))
+    with pytest.raises(FtuiError, match="nothing can be measured"):
+        evaluated(run, Asked(data=str(long)))
+
+    # Rows that are not those of the training any more: which were held out is not known.
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"prompt": f"{n}?", "completion": f"{n}."}) for n in range(12)))
+    run = untrained("changed", rows, eval_fraction=0.25)
+    key = measured.ready(run, Asked())
+    checkpoint = run.checkpoints / "step-000004"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text(json.dumps({"data_sha256": "0" * 64}))
+    with pytest.raises(FtuiError, match="not those that changed was trained on"):
+        measured.ready(run, Asked())
+
+    # A stop ends it, and leaves no file.
+    run.stop_path.touch()
+    with pytest.raises(FtuiError, match="was stopped") as caught:
+        measure.run(Session(run), {"key": key})
+    assert caught.value.code == Exit.INTERRUPTED and measured.read(run, key) is None and not run.stop_path.exists()
