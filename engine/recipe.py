@@ -21,6 +21,7 @@ Method = Literal["lora", "qlora", "freeze", "full"]
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
 TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo")  # what the worker can carry out
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
+PPO_PASSES = 4  # optimizer steps that PPO makes of the same answers (TRL's PPO, when it had one)
 # What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
 FITTING: dict[Stage, tuple[Stage, ...]] = {
     "sft": ("sft", *RL),

@@ -21,6 +21,7 @@ _FILES: dict[Name, str] = {
     "reward": "reward",
     "grpo": "grpo",
     "rloo": "grpo",
+    "ppo": "ppo",
 }
 
 

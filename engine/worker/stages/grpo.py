@@ -16,10 +16,18 @@ _Before: Any = object  # what follows stands before the trainer of a stage
 
 
 class InTurn(RepeatSampler):
-    """TRL's order of prompts, but that of an epoch depends on nothing before it: a resumed run draws the same."""
+    """TRL's order of prompts, but that of an epoch depends on nothing before it, so that a resumed run draws the same.
 
-    def set_epoch(self, epoch: int) -> None:
-        self.generator.manual_seed((self.seed or 0) + epoch)
+    trainer  knows the epoch; on a resume nobody tells a sampler
+    """
+
+    def __init__(self, trainer: Any, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._trainer = trainer
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed((self.seed or 0) + int((self._trainer.state.epoch or 0.0) + 1e-6))
+        return super().__iter__()
 
 
 class Rewarded(_Before):
@@ -38,6 +46,7 @@ class Rewarded(_Before):
     def _get_train_sampler(self, dataset: Any = None) -> InTurn:
         sampler: Any = super()._get_train_sampler(dataset)
         return InTurn(
+            self,
             sampler.data_source,
             sampler.mini_repeat_count,
             sampler.batch_size,

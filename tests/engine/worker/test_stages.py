@@ -276,7 +276,7 @@ def lively_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("lively") / "model"
     shutil.copytree(tiny_model, folder)
     weights = load_file(folder / "model.safetensors")
-    weights["model.embed_tokens.weight"] *= 0.1
+    weights["model.embed_tokens.weight"] *= 0.3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -346,3 +346,59 @@ def test_prompts_are_rows_up_to_their_last_answer(staged: Make, tiny_model: Path
     assert found.train[:] == {"prompt": [theirs["input_ids"]], "answer": ["I am Congyu."]} and found.masked == 1
     with pytest.raises(FtuiError, match="every prompt is longer"):
         stages.load("grpo").prepare(staged("grpo", rows, max_length=8), tiny_model)
+
+
+def test_ppo_raises_the_reward(staged: Make, lively_model: Path, train: Callable[..., RunDir]) -> None:
+    small = {"method": "lora", "learning_rate": 1e-2, "epochs": 25.0, "beta": 0.001, "generations": None}
+    drawn = {"micro_batch": 24, "answer_length": 4}
+    run = train(rewarded(staged, lively_model, "ppo", "regex:o", **small, **drawn))
+    found = [e.reward for e in steps(run) if e.reward is not None][::4]
+    assert len(found) == 25  # rounds of 24 prompts, 4 steps each
+    assert sum(found[-5:]) / 5 > 0.2 + sum(found[:5]) / 5
+    assert not [file for file in run.adapter.iterdir() if "head" in file.name or "round" in file.name]
+
+
+def test_ppo_goes_on_to_the_same_bits_within_a_round(
+    staged: Make, lively_model: Path, train: Callable[..., RunDir]
+) -> None:
+    small = {"method": "lora", "epochs": 2.0, "micro_batch": 4, "accumulation": 2, "beta": 0.05, "generations": None}
+    made = rewarded(staged, lively_model, "ppo", "regex:o", **small)
+    undisturbed, run = train(made), train(made, stop=14)
+    assert bits(train(made, run)) == bits(undisturbed)
+
+
+def test_the_parts_of_ppo() -> None:
+    """By hand: GAE of two answers, the clipped objective, the clipped values."""
+    import torch
+
+    from engine.worker.stages import ppo
+
+    values, mask = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 0.0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    rewards = torch.tensor([[0.0, 0.0, 5.0], [0.5, 4.0, 0.0]])
+    last = 5.0 - 3.0
+    middle = (0.0 + 3.0 - 2.0) + ppo.LAMBDA * last
+    short = 4.0 - 2.0
+    expected = [
+        [(0.0 + 2.0 - 1.0) + ppo.LAMBDA * middle, middle, last],
+        [(0.5 + 2.0 - 1.0) + ppo.LAMBDA * short, short, 0],
+    ]
+    assert torch.allclose(ppo.advantages(rewards, values, mask), torch.tensor(expected))
+
+    for gained, moved, slope in (
+        (1.0, 0.5, 0.0),
+        (1.0, -0.5, -1.0),
+        (-1.0, -0.5, 0.0),
+        (-1.0, 0.5, 1.0),
+        (1.0, 0.1, -1.0),
+    ):
+        new = torch.tensor(moved, requires_grad=True)
+        ppo.policy_loss(new, torch.tensor(0.0), torch.tensor(gained)).backward()
+        # What has moved far enough the right way is left alone; what has moved the wrong way is drawn back.
+        assert new.grad is not None and float(new.grad) == pytest.approx(slope * math.exp(moved) if slope else 0.0)
+
+    assert float(ppo.value_loss(torch.tensor(0.1), torch.tensor(0.0), torch.tensor(1.0))) == pytest.approx(0.5 * 0.9**2)
+    far = torch.tensor(0.9, requires_grad=True)
+    ppo.value_loss(far, torch.tensor(0.0), torch.tensor(1.0)).backward()
+    assert far.grad is not None and float(far.grad) == 0.0
+    even = ppo.whitened(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]]))
+    assert torch.allclose(even, torch.tensor([[-1.0, 1.0, 0.0]]))
