@@ -224,6 +224,8 @@ def command(choice: Choice | None) -> str:
         words += ["--data", source] if source else []
     for option, value in (
         ("--name", choice.name),
+        ("--stage", choice.stage),
+        ("--reward", choice.reward),
         ("--goal", choice.goal and choice.goal.replace(" ", "-")),
         ("--deadline", choice.deadline and f"{choice.deadline:.0f}s"),
         ("--method", choice.method),
