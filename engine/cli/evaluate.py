@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         )
     results = [_measured(found, asked, args)]
     if other is not None:
-        theirs = msgspec.structs.replace(asked, of=str(found.path))
+        only = [row.row for row in results[0].rows]
+        theirs = msgspec.structs.replace(asked, of=str(found.path), only=only)
         results.append(_measured(other, theirs, args))
     if args.json:
         one, *more = (msgspec.to_builtins(result) for result in results)
@@ -162,8 +163,7 @@ def _tell(results: Sequence[Measurement]) -> None:
         show.say(line, "yellow")
     if first.bleu:
         show.say(f"ROUGE is F1 from 0 to 1, BLEU from 0 to 100 ({first.bleu})", "dim")
-    flags = f" --against {last.run}" if two else ""
-    show.say(f"next: `ftui evaluate {first.run}{flags} --answers` shows them side by side", "dim")
+    show.say("next: the same command with --answers shows them side by side", "dim")
 
 
 def _basis(found: Measurement) -> str:
@@ -172,7 +172,7 @@ def _basis(found: Measurement) -> str:
 
     asked = found.asked
     where = f"rows of {Path(asked.data).name}" if asked.data else f"held-out rows of {found.run}"
-    left = f" ({found.left_out} left out: nothing to compare, or too long)" if found.left_out else ""
+    left = f" ({found.left_out} drawn were left out: nothing to compare, or too long)" if found.left_out else ""
     return f"{len(found.rows)} of {found.available} {where}{left}, greedy answers of {asked.max_tokens} tokens at most"
 
 
@@ -185,6 +185,10 @@ def _remarks(results: Sequence[Measurement]) -> list[str]:
             lines.append(
                 f"whether {one.run} was trained on these rows cannot be told: its own are gone or have changed"
             )
+    if len(results) > 1 and len(results[1].rows) < len(results[0].rows):
+        lines.append(
+            f"{results[1].run} could be measured on {len(results[1].rows)} of these rows only: the others are too long"
+        )
     if len(results) > 1 and results[0].model != results[1].model:
         lines.append(
             f"base is that of {results[0].run}, {results[0].model}; {results[1].run} began with {results[1].model}"
@@ -210,8 +214,7 @@ def _gap(left: Scores, right: Scores, name: str, decimals: int) -> str:
 def _page(results: Sequence[Measurement]) -> None:
     """Every prompt with its reference and its answers beside each other; in a pager where there is a terminal."""
     console = show.console()
-    # What the person's pager is told anew: colours as they are, and to leave at once what fits on the screen.
-    os.environ.setdefault("LESS", "-RFX")
+    os.environ.setdefault("LESS", "FX")  # less leaves by itself where all fits on the screen, and does not wipe it
     if sys.stdout.isatty():
         with console.pager(styles=False):
             _print(console, results)

@@ -27,12 +27,14 @@ class Asked(Struct, kw_only=True):
     data        a source of rows; None for rows that were held out
     of          the folder of the run whose held-out rows they are; None for this one's
     rows        so many at most, drawn by the seed
+    only        just those with these numbers, to compare two runs on the same rows
     max_tokens  new tokens of an answer at most
     """
 
     data: str | None = None
     of: str | None = None
     rows: int = 50
+    only: list[int] | None = None
     max_tokens: int = 128
 
     def source(self, run: RunDir) -> RunDir:
@@ -68,8 +70,8 @@ class Row(Struct, kw_only=True):
 class Measurement(Struct, kw_only=True):
     """What measured/KEY.json holds.
 
-    available  rows that there were to draw from, without those left out
-    left_out   rows with nothing to measure, or whose prompt leaves no room for an answer
+    available  rows that there were to draw from
+    left_out   rows that were drawn, but have nothing to measure, or a prompt that leaves no room for an answer
     seen       of the measured rows those that the run was trained on, word for word; None where its own rows cannot be
                read any more
     bleu       sacrebleu's signature

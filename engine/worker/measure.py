@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,11 +29,12 @@ from engine.recipe import Recipe
 from engine.runs import directory, measured
 from engine.runs.events import Measured, Progress, Scores
 from engine.runs.measured import Asked, Measurement, Row
-from engine.worker import build, generate, rows, session
+from engine.worker import build, failures, generate, rows, session
 from engine.worker.session import Session
 
 BATCH = 8  # prompts answered at once
 TELL_EVERY = 1.0  # seconds between two words on how far it has come
+Thing = TypeVar("Thing")
 
 
 class Item(Struct):
@@ -54,27 +55,43 @@ class Side(Struct):
     answers: list[str | None]
 
 
+class Pool(Struct):
+    """Rows to draw from: `which` of the examples; and the run's own rows with their split, None where they are not there
+    any more as they were."""
+
+    examples: Sequence[Example]
+    which: Sequence[int]
+    own: rows.Drawn | None
+    seed: int
+
+
 def run(now: Session, options: dict[str, Any]) -> None:
     """Measure what the job's options ask for, and write it down under their key.
 
-    Raises FtuiError(DATA_*, RUN_STATE, INTERRUPTED) as `measured.ready`, and for rows of which nothing can be measured.
+    Raises FtuiError(DATA_*, RUN_STATE) as `measured.ready`, DATA_ROW for rows of which nothing can be measured,
+    RUN_FAILED where memory runs out, INTERRUPTED when a stop was asked for.
     """
     asked = msgspec.convert({name: value for name, value in options.items() if name != "key"}, Asked)
     key, begun = str(options["key"]), time.monotonic()
     now.journal.write(Progress(what="evaluate: rows", done=0, total=0))
-    examples, seen_by_training = _examples(now, asked)
-    items, left_out = _items(now, asked, examples)
+    pool = _pool(now, asked)
+    items, left_out = _items(now, asked, pool)
     if not items:
         raise FtuiError(
             Exit.DATA_ROW,
-            f"nothing can be measured in these {len(examples)} rows",
+            f"nothing can be measured in these {len(pool.which)} rows",
             asked.data or now.recipe.data.source,
-            "rows need an answer, and a prompt shorter than the run's max_length",
+            "rows need an answer, and a prompt that leaves room for it",
         )
-    drawn = sorted(random.Random(now.recipe.settings.seed).sample(range(len(items)), min(asked.rows, len(items))))
-    chosen = [items[at] for at in drawn]
     try:
-        base, tuned = _both(now, chosen, asked)
+        base, tuned = _both(now, items, asked)
+    except Exception as error:
+        if failures.kind(error) != "memory":
+            raise
+        cause = f"out of memory at rows of up to {max(len(item.ids) for item in items)} tokens"
+        raise FtuiError(
+            Exit.RUN_FAILED, cause, now.run.name, "end what else uses the memory, then do it again"
+        ) from None
     finally:
         now.run.stop_path.unlink(missing_ok=True)
     found = Measurement(
@@ -82,10 +99,10 @@ def run(now: Session, options: dict[str, Any]) -> None:
         run=directory.handle(now.run),
         model=now.recipe.model.source,
         asked=asked,
-        rows=[_row(item, at, base, tuned) for at, item in enumerate(chosen)],
-        available=len(items),
+        rows=[_row(item, at, base, tuned) for at, item in enumerate(items)],
+        available=len(pool.which),
         left_out=left_out,
-        seen=None if seen_by_training is None else sum(_identity(one.example) in seen_by_training for one in chosen),
+        seen=_seen(pool, items),
         base=Scores(),
         tuned=Scores(),
         versions=session.versions(),
@@ -100,23 +117,34 @@ def run(now: Session, options: dict[str, Any]) -> None:
     now.journal.write(Measured(path=where, rows=len(found.rows), base=found.base, tuned=found.tuned))
 
 
-def _examples(now: Session, asked: Asked) -> tuple[list[Example], set[int] | None]:
-    """The rows to draw from, and what the run was trained on, to tell rows that it has seen (None where that is gone)."""
+def _pool(now: Session, asked: Asked) -> Pool:
     source = asked.source(now.run)
     recipe = source.recipe()
     own: rows.Drawn | None = None
-    trained: set[int] | None = None
-    with contextlib.suppress(FtuiError):  # its rows are gone or changed: only what is asked for counts
+    with contextlib.suppress(FtuiError):  # its rows are gone: only those that are asked for count
         if now.recipe.stage in measured.SHOWN:
             own = _drawn(now.recipe, now.folder)
-            if own.dataset.sha256 == measured.data_of(now.run):
-                trained = {_identity(own.dataset.examples[at]) for at in set(own.train)}
-    if asked.data is not None:
-        return list(dataset.load(asked.reads(recipe)).examples), trained
-    if source != now.run or own is None:
+    drawn = own
+    if asked.data is None and (own is None or source != now.run):
         model = recipe.model
-        own = _drawn(recipe, sources.resolve(model.source, revision=model.revision))
-    return [own.dataset.examples[at] for at in own.held_out], trained
+        drawn = _drawn(recipe, sources.resolve(model.source, revision=model.revision))
+    if asked.data is not None or drawn is None:
+        examples: Sequence[Example] = dataset.load(asked.reads(recipe)).examples
+        which: Sequence[int] = range(len(examples))
+    else:
+        examples, which = drawn.dataset.examples, drawn.held_out
+    if own is not None and own.dataset.sha256 != measured.data_of(now.run):
+        own = None
+    return Pool(examples, which, own, recipe.settings.seed)
+
+
+def _seen(pool: Pool, items: list[Item]) -> int | None:
+    """How many of the rows the run was trained on, word for word. None where that cannot be told."""
+    if pool.own is None:
+        return None
+    wanted, trained = {_identity(item.example) for item in items}, set(pool.own.train)
+    known = wanted & {_identity(one) for at, one in enumerate(pool.own.dataset.examples) if at in trained}
+    return sum(_identity(item.example) in known for item in items)
 
 
 def _drawn(recipe: Recipe, folder: Path) -> rows.Drawn:
@@ -133,26 +161,42 @@ def _identity(example: Example) -> int:
     return hash(msgspec.json.encode(msgspec.structs.replace(example, row=0)))
 
 
-def _items(now: Session, asked: Asked, examples: Iterable[Example]) -> tuple[list[Item], int]:
-    """The rows in tokens, and how many are left out: nothing has a loss, a bad answer, or no room for one."""
-    most, found, left_out = now.recipe.settings.max_length, [], 0
+def _items(now: Session, asked: Asked, pool: Pool) -> tuple[list[Item], int]:
+    """So many rows as are asked for, drawn by the seed, in tokens; and how many were drawn but are left out: nothing in them
+    has a loss, a rating calls them bad, or the prompt leaves no room for an answer."""
+    if asked.only is None:
+        order = random.Random(pool.seed).sample(pool.which, len(pool.which))
+    else:
+        chosen = set(asked.only)
+        order = [at for at in pool.which if pool.examples[at].row in chosen]
     config = build.config(now.folder, now.recipe.model, now.recipe.settings)
     limit = build.context(SimpleNamespace(config=config))
-    for example in examples:
-        if example.label is False:  # KTO's bad answers are no reference
+    found: list[Item] = []
+    left_out = 0
+    for at in order:
+        if len(found) == asked.rows:
+            break
+        item = _item(now, pool.examples[at])
+        room = item is None or item.prompt is None or limit is None or len(item.prompt) + asked.max_tokens <= limit
+        if item is not None and room:
+            found.append(item)
+        else:
             left_out += 1
-            continue
-        (measure,) = now.rows.measure([now.rows.render(example)])
-        cut = rows.Rows([(np.array(measure.ids), measure.trained)], most)[0]
-        question, reference = _exchange(example)
-        prompt = None if question is None else now.rows.prompt(question, example.tools)
-        too_long = prompt is not None and limit is not None and len(prompt) + asked.max_tokens > limit
-        if too_long or all(label == tokens.UNTRAINED for label in cut["labels"][1:]):
-            left_out += 1
-            continue
-        words = None if question is None else _words(question)
-        found.append(Item(example, cut["input_ids"], cut["labels"], prompt, words, reference))
-    return found, left_out
+    return sorted(found, key=lambda item: item.example.row), left_out
+
+
+def _item(now: Session, example: Example) -> Item | None:
+    """A row in tokens, None where there is nothing in it to measure."""
+    (measure,) = now.rows.measure([now.rows.render(example)])
+    cut = rows.Rows([(np.array(measure.ids), measure.trained)], now.recipe.settings.max_length)[0]
+    # The first label is never predicted; KTO's bad answers are no reference.
+    if example.label is False or all(label == tokens.UNTRAINED for label in cut["labels"][1:]):
+        return None
+    question, reference = _exchange(example)
+    if question is None:
+        return Item(example, cut["input_ids"], cut["labels"], None, None, None)
+    prompt = now.rows.prompt(question, example.tools)
+    return Item(example, cut["input_ids"], cut["labels"], prompt, _words(question), reference)
 
 
 def _exchange(example: Example) -> tuple[list[Message] | None, str | None]:
@@ -189,15 +233,22 @@ def _both(now: Session, items: list[Item], asked: Asked) -> tuple[Side, Side]:
 
 
 def _side(now: Session, which: str, items: list[Item], asked: Asked) -> Side:
-    losses = [_loss(now.model, item) for item in _told(now, f"evaluate: {which} loss", items, len(items))]
+    losses = [_loss(now.model, item) for item in _told(now, f"evaluate: {which} loss", items, 0, len(items))]
     # Prompts of one length together, so that little is padded.
     order = sorted((at for at, item in enumerate(items) if item.prompt), key=lambda at: len(items[at].prompt or []))
     prompts = [items[at].prompt or [] for at in order]
-    said = generate.answers(now.model, now.tokenizer, prompts, asked.max_tokens, BATCH)
-    answers: list[str | None] = [None] * len(items)
-    for at, answer in zip(order, _told(now, f"evaluate: {which} answers", said, len(order)), strict=True):
-        answers[at] = answer
-    return Side(losses, answers)
+    said: list[str] = []
+    for batch in (BATCH, 1):
+        left = prompts[len(said) :]
+        try:
+            answers = generate.answers(now.model, now.tokenizer, left, asked.max_tokens, batch)
+            said.extend(_told(now, f"evaluate: {which} answers", answers, len(said), len(prompts)))
+            break
+        except Exception as error:
+            if batch == 1 or failures.kind(error) != "memory":
+                raise
+    by_row = dict(zip(order, said, strict=True))
+    return Side(losses, [by_row.get(at) for at in range(len(items))])
 
 
 @torch.no_grad()
@@ -211,15 +262,15 @@ def _loss(model: Any, item: Item) -> tuple[float, int]:
     return float(summed), int(kept.sum())
 
 
-def _told(now: Session, what: str, things: Iterable[Any], total: int) -> Iterator[Any]:
+def _told(now: Session, what: str, things: Iterable[Thing], done: int, total: int) -> Iterator[Thing]:
     """`things`, with the journal told how far it has come, until a stop is asked for."""
     said = 0.0
-    for done, thing in enumerate(things):
+    for at, thing in enumerate(things, done):
         if now.run.stop_path.exists():
             raise FtuiError(Exit.INTERRUPTED, "the evaluation was stopped", next_step="start it again any time")
         if time.monotonic() - said >= TELL_EVERY:
             said = time.monotonic()
-            now.journal.write(Progress(what=what, done=done, total=total))
+            now.journal.write(Progress(what=what, done=at, total=total))
         yield thing
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +15,11 @@ import torch
 from engine.cli import main
 from engine.errors import Exit, FtuiError
 from engine.recipe import Data, Recipe
-from engine.runs import directory, measured
+from engine.runs import control, directory, measured
 from engine.runs.directory import RunDir
-from engine.runs.events import Measured, Progress
-from engine.runs.journal import Reader
+from engine.runs.events import Failure, Measured, Progress
+from engine.runs.job import Job
+from engine.runs.journal import Reader, Writer
 from engine.runs.measured import Asked, Measurement
 from engine.worker import build, measure
 from engine.worker.session import Session
@@ -89,7 +91,7 @@ def test_a_run_is_far_above_its_base_on_what_it_was_tuned_for(
 
     # Against a run that learned nothing, on the same rows: its scores are the base's.
     other = untrained("other", eval_fraction=0.25)
-    again = evaluated(other, Asked(rows=50, max_tokens=12, of=str(run.path)))
+    again = evaluated(other, Asked(rows=50, max_tokens=12, of=str(run.path), only=[row["row"] for row in told["rows"]]))
     assert [row.row for row in again.rows] == [row["row"] for row in told["rows"]]
     assert again.base == again.tuned and again.tuned.loss == pytest.approx(base["loss"])
     assert again.seen is None  # it has no checkpoint that tells its rows
@@ -132,8 +134,71 @@ def test_chinese_conversations_and_plain_text(untrained: Callable[..., RunDir], 
     assert all(row.tuned is None and row.tuned_loss for row in found.rows)
 
 
+def full(*_: object) -> Iterator[str]:
+    raise torch.OutOfMemoryError
+    yield
+
+
+def test_where_eight_answers_have_no_room_one_at_a_time_is_asked_for(
+    untrained: Callable[..., RunDir], identity_rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked = untrained("narrow"), Asked(data=str(identity_rows), max_tokens=4)
+    whole = evaluated(run, asked)
+    answers = measure.generate.answers
+
+    def narrow(model: Any, tokenizer: Any, prompts: Any, most: int, batch: int) -> Iterator[str]:
+        yield from answers(model, tokenizer, prompts[: 5 if batch > 1 else None], most, 1)
+        if batch > 1:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(measure.generate, "answers", narrow)
+    again = evaluated(run, asked)
+    assert [row.base for row in again.rows] == [row.base for row in whole.rows] and len(whole.rows) == 12
+
+
+def test_rows_are_drawn_by_the_seed_and_those_left_out_are_replaced(
+    untrained: Callable[..., RunDir], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    given = [{"prompt": ("Hello " * 600 if n % 2 else f"{n}?"), "completion": f"{n}."} for n in range(20)]
+    rows.write_text("\n".join(map(json.dumps, given)))
+    asked = Asked(data=str(rows), rows=6, max_tokens=1)
+    runs = [untrained(name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    first, same, other = ([row.row for row in evaluated(run, asked).rows] for run in runs)
+    assert len(first) == 6 and all(row % 2 for row in first)  # numbers are from 1: the short ones
+    assert first == same == sorted(first) != other
+    found = evaluated(runs[0], asked)
+    assert found.available == 20 and found.left_out > 0
+    only = evaluated(runs[2], msgspec.structs.replace(asked, only=first))
+    assert [row.row for row in only.rows] == first and only.left_out == 0
+
+
+def test_what_the_worker_could_not_do_is_said(
+    untrained: Callable[..., RunDir],
+    identity_rows: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    untrained("told")
+
+    def fails(where: RunDir, job: Job) -> None:
+        assert (job.kind, job.options["rows"], job.options["data"]) == ("evaluate", 3, str(identity_rows))
+        Writer(where.journal_path).write(Failure(cause="the card is gone", code=int(Exit.MODEL_MISSING)))
+
+    monkeypatch.setattr(control, "start", fails)
+    assert main(["evaluate", "told", "--data", str(identity_rows), "--rows", "3"]) == Exit.MODEL_MISSING
+    assert "the card is gone" in capsys.readouterr().err
+    monkeypatch.setattr(control, "start", lambda *_: None)
+    assert main(["evaluate", "told", "--data", str(identity_rows)]) == Exit.RUN_FAILED
+    assert "ended without a result" in capsys.readouterr().err
+
+
 def test_what_cannot_be_measured_is_refused(
-    untrained: Callable[..., RunDir], recipe: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    untrained: Callable[..., RunDir],
+    recipe: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = untrained("whole")
     with pytest.raises(FtuiError, match="no rows were held out") as caught:
@@ -159,6 +224,12 @@ def test_what_cannot_be_measured_is_refused(
     (checkpoint / "manifest.json").write_text(json.dumps({"data_sha256": "0" * 64}))
     with pytest.raises(FtuiError, match="not those that changed was trained on"):
         measured.ready(run, Asked())
+
+    # Not even one answer at a time has room.
+    monkeypatch.setattr(measure, "_loss", lambda *_: (1.0, 1))
+    monkeypatch.setattr(measure.generate, "answers", full)
+    with pytest.raises(FtuiError, match="out of memory at rows of up to"):
+        measure.run(Session(run), {"key": key})
 
     # A stop ends it, and leaves no file.
     run.stop_path.touch()
