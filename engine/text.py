@@ -84,7 +84,8 @@ def _unstacked(text: str, written: Callable[[int], str]) -> str:
 
 def one_for_one(text: str) -> str:
     """`text` safe to show with as many characters as before, for a field in which a person edits it."""
-    return _UNSAFE_CHARACTER.sub(lambda match: mark if len(mark := _ONE_LINE[ord(match[0])]) == 1 else "�", text)
+    shown = _UNSAFE_CHARACTER.sub(lambda match: mark if len(mark := _ONE_LINE[ord(match[0])]) == 1 else "�", text)
+    return _unstacked(shown, lambda _: "�")
 
 
 def escaped(document: str) -> str:

@@ -14,10 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from textual import events
-from textual.app import SystemCommand
+from textual.app import ScreenStackError, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.widget import AwaitMount
 
 from engine import paths
 from engine.errors import FtuiError
@@ -146,10 +148,19 @@ class FtuiApp(TerminalApp):
         self.call_from_thread(setattr, self, "machine", words(hardware.read()))
 
     async def on_event(self, event: events.Event) -> None:
-        """What is pasted may hold anything, and Textual's fields write it to the terminal as it is."""
+        """What is pasted may hold anything, and Textual's fields write it to the terminal as it is. A key that one screen
+        left to the app is for nobody where the next one is still being made: Textual would let it act there."""
+        if isinstance(event, events.InputEvent) and not self._can_take(event):
+            return
         if isinstance(event, events.Paste):
             event.text = safe(event.text.replace("\r\n", "\n").replace("\r", "\n"), newlines=True)
         await super().on_event(event)
+
+    def _can_take(self, event: events.InputEvent) -> bool:
+        try:
+            return self.screen.is_mounted or not event.is_forwarded
+        except ScreenStackError:  # of a mode that has no screen yet
+            return False
 
     def _fatal_error(self) -> None:
         """A fault of ours ends the app. Textual would print the values of variables, foreign text among them."""
@@ -242,6 +253,18 @@ class FtuiApp(TerminalApp):
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen, self.focused))
+
+    def action_command_palette(self) -> None:
+        from tui.palette import Palette
+
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id="--command-palette"))
+
+    def switch_mode(self, mode: str) -> AwaitMount:
+        """The palette stays on no stack that is left: it would act on the next one."""
+        if isinstance(self.screen, CommandPalette):
+            self.pop_screen()
+        return super().switch_mode(mode)
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
         """What ctrl+p offers: the modes, and what the screen's own keys do."""

@@ -17,9 +17,9 @@ def test_nothing_passes_the_door() -> None:
     for text in Texts().many(300):
         assert not stream.findings(safe(text).encode())
         assert not stream.findings(safe(text, newlines=True).encode())
-        field = one_for_one(text)  # as many characters as before, so marks stay stacked
+        field = one_for_one(text)
         assert len(field) == len(text)
-        assert all(unicodedata.category(letter) in HARMLESS for letter in field)
+        assert not stream.findings(field.encode())
         document = escaped(json.dumps({text: text}, ensure_ascii=False))
         assert not stream.findings(document.encode())
         assert json.loads(document) == {text: text}

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from textual.command import CommandPalette
+from textual.events import Key
 
 import tui
 from engine import cli, paths
@@ -231,3 +233,34 @@ async def test_a_key_pressed_before_the_runs_are_read_is_not_lost(machine: Hardw
     async with app.run_test(size=(80, 24)) as pilot:
         app.simulate_key("2")
         await until(pilot, lambda: app.mode_name == "new")
+
+
+async def test_the_palette_does_not_outlive_the_screen_it_was_opened_on(machine: Hardware) -> None:
+    """Another mode in the same moment: Textual's palette would look for its screen on the other mode's stack, and fail."""
+    app = FtuiApp()
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        app.action_command_palette()
+        app.show("new")
+        await pilot.press("down")
+        await pilot.pause()
+        assert [type(screen).__name__ for screen in app.screen_stack] == ["ModelScreen"]
+        app.show("runs")
+        await pilot.pause()
+        assert [type(screen).__name__ for screen in app.screen_stack] == ["RunsScreen"]
+        await pilot.press("ctrl+p")
+        assert isinstance(app.screen, CommandPalette)
+        await pilot.press("escape")
+        assert len(app.screen_stack) == 1
+
+
+async def test_a_key_meant_for_one_screen_does_not_act_on_one_that_is_still_being_made(machine: Hardware) -> None:
+    app = FtuiApp()
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        app.new_run("review")
+        assert not app.screen.is_mounted
+        key = Key("enter", "\r")
+        key._set_forwarded()  # as one that the screen before had no use for
+        await app.on_event(key)
+        await until(pilot, lambda: app.screen.is_mounted)
