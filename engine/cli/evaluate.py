@@ -226,7 +226,7 @@ def _print(console: Any, results: Sequence[Measurement]) -> None:
     from rich.table import Table
 
     first, two = results[0], len(results) > 1
-    console.print(show.styled(_basis(first)), soft_wrap=True)
+    console.print(show.styled(f"{_basis(first)}; the numbers are ROUGE-L"), soft_wrap=True)
     for at, row in enumerate(first.rows, 1):
         if row.reference is None:
             continue
@@ -237,7 +237,7 @@ def _print(console: Any, results: Sequence[Measurement]) -> None:
                 cells.append((result.run if two else "tuned", one.tuned, one.tuned_rouge))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, show_edge=False)
         for name, _, score in cells:
-            head = name if score is None else f"{name}  ROUGE-L {score:.2f}"
+            head = name if score is None else f"{name}  {score:.2f}"
             table.add_column(show.styled(head, "bold"), ratio=1, overflow="fold")
         table.add_row(*(show.styled(text or "", newlines=True) for _, text, _ in cells))
         console.print()

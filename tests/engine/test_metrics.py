@@ -53,7 +53,6 @@ def test_bleu_by_hand() -> None:
 
 
 def test_bleu_of_chinese_needs_its_tokenisation() -> None:
-    # Eight characters, one other: 7 of 8, pairs 5 of 7, threes 3 of 6, fours 2 of 5.
     reference, answer = ["今天天气很好啊"], ["今天天气真好啊"]
     # 今天天气 shared, then one differs, then 好啊: 6 of 7 characters, 4 of 6 pairs, 2 of 5 threes, 1 of 4 fours.
     expected = 100 * (6 / 7 * 4 / 6 * 2 / 5 * 1 / 4) ** 0.25
