@@ -10,46 +10,24 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from engine.recipe import Recipe
-from engine.runs import checkpoints, control, directory, processes, status
+from engine.runs import checkpoints, control, directory, status
 from engine.runs.directory import RunDir
 from engine.runs.events import Checkpoint, Start
 from engine.runs.job import Job
 from engine.runs.journal import Reader
 from engine.runs.view import RunView
-from tests.engine.runs.conftest import HERE, over, until
+from tests.engine.runs.conftest import over, until
 from tests.engine.worker.conftest import identity_rows, recipe  # noqa: F401
 
 PATIENCE = 300.0  # seconds for one attempt, on a machine that does much else
 A_RUN = 8  # kills after which a run is left alone, so that none takes too long to be compared
-
-
-@pytest.fixture
-def forks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers are forked off one process, which has imported torch and the rest."""
-    place = tmp_path_factory.mktemp("f") / "s"
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
-    environment = {**processes.environment(), "FTUI_FORKS_SERVE": str(place)}
-    server = subprocess.Popen([sys.executable, "-P", "-m", "forked_worker"], env=environment)
-    try:
-        until(lambda: place.exists() or server.poll() is not None, PATIENCE)
-        assert server.poll() is None
-        monkeypatch.setenv("FTUI_WORKER_MODULE", "forked_worker")
-        monkeypatch.setenv("FTUI_FORKS", str(place))
-        yield
-    finally:
-        server.kill()
-        server.wait()
 
 
 def outcome(run: RunDir) -> tuple[list[str], bytes]:

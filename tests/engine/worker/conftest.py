@@ -21,6 +21,13 @@ from tests.engine.settings import settings
 QUESTIONS = ["Who are you?", "What is your name?", "Who made you?", "Hello", "Are you a person?", "Tell me your name."]
 
 
+@pytest.fixture(autouse=True)
+def workers_are_forked(request: pytest.FixtureRequest) -> None:
+    """Where a test trains, save for those that are marked: they see a worker as a supervisor starts it."""
+    if "recipe" in request.fixturenames and not request.node.get_closest_marker("own_worker"):
+        request.getfixturevalue("forks")
+
+
 @pytest.fixture(scope="session")
 def identity_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve short rows that all say the same thing: something even a tiny random model can learn."""

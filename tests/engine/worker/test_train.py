@@ -58,6 +58,7 @@ def test_each_method_learns(recipe: Make, method: str) -> None:
         assert outcome.identity[0].after_right and "Congyu" in samples[-1].answer
 
 
+@pytest.mark.own_worker
 def test_a_killed_run_resumes_to_the_same_bits(recipe: Make) -> None:
     undisturbed = start(recipe("undisturbed", accumulation=2, epochs=12.0))
     wait(undisturbed)

@@ -1,7 +1,8 @@
-"""The real worker, forked off a process that has done the imports: a run that is killed a hundred times pays for them once.
+"""The real worker, forked off a process that has done the imports: a hundred runs pay for them once.
 
 Started by a supervisor in the worker's place, this is a stub: it hands its standard streams and folder to the process that
-listens at FTUI_FORKS, writes the pid of the worker forked there into `worker.pid`, and ends as that one ends.
+listens at FTUI_FORKS, writes the pid of the worker forked there into `worker.pid`, passes signals on, and ends as that one
+ends. Where the stub is killed, so is the worker.
 
 FTUI_KILL_AT=N  the worker kills itself right before the Nth file of a checkpoint or result that it opens, makes, renames
                 or removes; 0 only counts them, into `saves`
@@ -9,7 +10,10 @@ FTUI_KILL_AT=N  the worker kills itself right before the Nth file of a checkpoin
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import select
 import signal
 import socket
 import sys
@@ -28,7 +32,10 @@ def stub() -> int:
         settings = "\n".join(f"{name}={value}" for name, value in os.environ.items() if "\n" not in value)
         socket.send_fds(wire, [f"{Path.cwd()}\n{settings}\0".encode()], [0, 1, 2])
         replies = wire.makefile("r")
-        Path("worker.pid").write_text(replies.readline())
+        worker = int(replies.readline())
+        Path("worker.pid").write_text(str(worker))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda number, _: os.kill(worker, number))
         status = int(replies.readline())
     if os.WIFSIGNALED(status):
         os.kill(os.getpid(), os.WTERMSIG(status))
@@ -39,9 +46,8 @@ def serve(place: str) -> None:
     from engine.worker.__main__ import _import_all
 
     _import_all()
-    import engine.worker.jobs
-    import engine.worker.session
-    import engine.worker.train  # noqa: F401
+    for name in ("jobs", "session", "train", "export", "stages.dpo", "stages.reward", "stages.grpo"):
+        importlib.import_module(f"engine.worker.{name}")
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(place)
@@ -63,9 +69,15 @@ def serve(place: str) -> None:
 
 
 def ended(wire: socket.socket, pid: int) -> None:
-    _, status = os.waitpid(pid, 0)
+    worker = os.pidfd_open(pid)
     with wire:
-        wire.sendall(f"{status}\n".encode())
+        ready, _, _ = select.select([worker, wire], [], [])
+        if worker not in ready:  # the stub is gone: it never sends more
+            os.kill(pid, signal.SIGKILL)
+        os.close(worker)
+        _, status = os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):
+            wire.sendall(f"{status}\n".encode())
 
 
 def work(said: list[str], streams: list[int]) -> None:
@@ -80,6 +92,7 @@ def work(said: list[str], streams: list[int]) -> None:
         sys.stdout = sys.__stdout__ = open(1, "w")  # noqa: SIM115
         sys.stderr = sys.__stderr__ = open(2, "w")  # noqa: SIM115
         os.chdir(said[0])
+        os.environ.clear()
         os.environ.update(line.split("=", 1) for line in said[1:])
         if "FTUI_KILL_AT" in os.environ:
             kill_at(int(os.environ["FTUI_KILL_AT"]))
