@@ -19,7 +19,8 @@ from engine.errors import Exit, FtuiError
 
 Method = Literal["lora", "qlora", "freeze", "full"]
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
-TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo")  # what the worker can carry out
+# What the worker can carry out.
+TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo")
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
 PPO_PASSES = 4  # optimizer steps that PPO makes of the same answers (TRL's PPO, when it had one)
 # What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
@@ -203,7 +204,8 @@ SETTING_FIELDS: tuple[str, ...] = tuple(f.name for f in msgspec.structs.fields(S
 def slug(name: str) -> str:
     """`name` as it can stand in a folder name: letters, digits, dot, dash, underscore; never empty, never hidden."""
     cleaned = re.sub(r"[^\w.-]+", "-", name.strip(), flags=re.UNICODE).strip("-.")
-    return cleaned[:60] or "run"
+    # A file name holds 255 bytes, and a letter may take four.
+    return cleaned[:60].encode()[:160].decode(errors="ignore").strip("-.") or "run"
 
 
 def setting(name: str, value: Any) -> Any:

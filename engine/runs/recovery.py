@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import Exit, FtuiError
-from engine.recipe import Settings
+from engine.recipe import TOGETHER, Settings
 from engine.runs.events import AnyEvent, Retry
 from engine.runs.supervisor import TRIES
 
@@ -57,11 +57,12 @@ def less_memory(settings: Settings) -> Change | None:
     """The next step down that leaves what is learned as it is: the same rows in each optimizer step.
 
     Half the micro-batch (or the next smaller that divides the effective batch, so that the product stays the same); at
-    one row gradient checkpointing; None after that.
+    the fewest gradient checkpointing; None after that. The fewest is 1, or 2 where a loss compares rows with each other.
     """
     rows = settings.micro_batch * settings.accumulation
-    if settings.micro_batch > 1:
-        fewer = next(n for n in range(settings.micro_batch // 2, 0, -1) if rows % n == 0)
+    least = 2 if settings.loss in TOGETHER else 1
+    fewer = next((n for n in range(settings.micro_batch // 2, least - 1, -1) if rows % n == 0), None)
+    if fewer is not None:
         return Change(
             {"micro_batch": fewer, "accumulation": rows // fewer},
             f"{fewer} instead of {settings.micro_batch} rows at once, still {rows} a step",

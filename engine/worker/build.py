@@ -109,7 +109,8 @@ def config(folder: Path, model: Model, settings: Settings) -> PretrainedConfig:
     linear and YaRN raise the context that the config names; dynamic stretching is computed from the old one, which
     therefore stays (`context` knows). A result of ours that is stretched already is left as it is.
     """
-    found = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    with _code_refused(folder):
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
     limit = getattr(found, "max_position_embeddings", None)
     if settings.rope == "none" or limit is None or settings.max_length <= limit:
         return found

@@ -89,6 +89,8 @@ def describe(error: BaseException, recipe: Recipe | None, run: str, tries: Seque
             )
         case "memory" if recipe is not None:
             return _no_memory(recipe.settings, run, tries)
+        case "memory":
+            return Failure(cause="out of memory", next_step=f"the whole report: `ftui logs {run}`")
         case "nan" if recipe is not None and isinstance(error, FtuiError):
             return _offering(
                 recipe.settings, "nan", run, Failure(cause=error.cause, where=_tried(tries) or error.where)
@@ -112,7 +114,8 @@ def describe(error: BaseException, recipe: Recipe | None, run: str, tries: Seque
         )
     if isinstance(error, FtuiError):
         return Failure(cause=error.cause, where=error.where, next_step=error.next_step, code=int(error.code))
-    return Failure(cause=f"{type(error).__name__}: {_first(error)}", next_step=f"the whole report: `ftui logs {run}`")
+    words = " ".join(redacted(str(error)).split())[:300]
+    return Failure(cause=f"{type(error).__name__}: {words}", next_step=f"the whole report: `ftui logs {run}`")
 
 
 def _no_memory(settings: Settings, run: str, tries: Sequence[Retry]) -> Failure:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -48,22 +47,6 @@ def test_help_loads_neither_textual_nor_torch() -> None:
 def test_help_of_a_verb_is_as_light(verb: str) -> None:
     got = loaded(f"from engine.cli import main\nassert main(['{verb}', '--help']) == 0")
     assert not got & {*HEAVY, "textual", "numpy", "tokenizers", "huggingface_hub"}
-
-
-def test_help_comes_at_once() -> None:
-    """At most eight times a bare interpreter; the quickest of five, because other programs share the machine."""
-
-    def quickest(*words: str) -> float:
-        times = []
-        for _ in range(5):
-            begun = time.perf_counter()
-            subprocess.run([sys.executable, *words], capture_output=True, cwd=ROOT, check=True, timeout=60)
-            times.append(time.perf_counter() - begun)
-        return min(times)
-
-    bare = quickest("-c", "pass")
-    assert quickest("-m", "engine.cli", "--help") < 8 * bare
-    assert quickest("-m", "engine.cli", "train", "--help") < 8 * bare
 
 
 def test_every_module_of_the_screens_loads_without_the_heavy_libraries() -> None:

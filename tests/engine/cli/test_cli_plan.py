@@ -136,7 +136,7 @@ def test_train_from_an_earlier_run_takes_its_model_and_adapter(ftui: Ftui, rows:
     words = ("plan", "--data", rows, "--from", "first", "--json")
     assert ftui(*words).code == Exit.RUN_STATE
     run.adapter.mkdir()
-    config = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj"]}
+    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "target_modules": ["q_proj"]}
     (run.adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     (run.adapter / "adapter_model.safetensors").write_bytes(b"")
     got = ftui(*words).json["recipe"]

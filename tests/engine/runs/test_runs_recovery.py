@@ -58,6 +58,16 @@ def test_each_step_down_keeps_the_rows_of_a_step() -> None:
             assert after.micro_batch == micro // 2
 
 
+@pytest.mark.parametrize(("micro_batch", "fewer"), [(6, 3), (4, 2), (3, None), (2, None)])
+def test_a_loss_that_compares_rows_keeps_two_of_them(micro_batch: int, fewer: int | None) -> None:
+    change = recovery.less_memory(settings(micro_batch=micro_batch, accumulation=4, loss="kto"))
+    assert change is not None
+    expected = {"gradient_checkpointing": True}
+    if fewer is not None:
+        expected = {"micro_batch": fewer, "accumulation": 4 * micro_batch // fewer}
+    assert change.settings == expected
+
+
 def climb(now: Settings, kind: recovery.Kind) -> list[Settings]:
     """The settings of every try, the person's first one included."""
     tries, found = [], [now]
