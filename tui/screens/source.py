@@ -125,9 +125,10 @@ def _of_runs(seen: set[str]) -> list[SourceLine]:
             source = run.recipe().data.source
         except FtuiError:
             continue
-        if source not in seen and not source.startswith("preset:") and Path(source).is_file():
+        path = Path(source)
+        if source not in seen and not source.startswith("preset:") and _exists(path) and path.is_file():
             seen.add(source)
-            lines.append(SourceLine(source, safe(Path(source).name), f"of the run {safe(directory.title(run))}"))
+            lines.append(SourceLine(source, safe(path.name), f"of the run {safe(directory.title(run))}"))
     return lines
 
 
