@@ -39,7 +39,7 @@ class World(NamedTuple):
         def answer(_: str, messages: list[dict[str, str]]) -> Sequence[str]:
             if messages[-1]["content"] == "error":
                 raise ValueError(self.texts())
-            return [text + "\n" for text in self.texts.many(COUNT // 10)]
+            return [text + "\n" for text in self.texts.many(min(COUNT // 10, 100))]
 
         return FakeWorker(next(run for run in self.runs if run.result), answer)
 

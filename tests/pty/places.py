@@ -56,13 +56,15 @@ def other_rows(folder: Path, texts: Texts, count: int) -> dict[str, Path]:
     file("mixed", map(json.dumps, mixed))
     file("broken", (f'{{"instruction": "{texts.utf8()}", "output": "x"' for _ in range(few)))
     file("keys", (json.dumps({"instruction": "a", "output": "b", texts(): texts()}) for _ in range(few)))
+    columns = texts.many(6)
+    file("columns", (json.dumps({column: texts() for column in columns}) for _ in range(few)))
     file("holders", (json.dumps({"instruction": f"{{{{{texts()[:9]}}}}} who?", "output": texts()}) for _ in range(few)))
     file("plain", (texts.utf8() for _ in range(few)), ".txt")
     table = folder / f"table-{texts.name('.csv')}"
     with table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(columns := [texts.utf8() for _ in range(4)])
-        writer.writerows([texts.utf8() for _ in columns] for _ in range(few))
+        writer.writerow(texts.utf8() for _ in range(4))
+        writer.writerows([texts.utf8() for _ in range(4)] for _ in range(few))
     found["table"] = table
     (folder / texts.name()).mkdir()
     entries = {texts(): {"file_name": found["talk"].name, "columns": {"messages": texts()}} for _ in range(4)}
@@ -72,6 +74,16 @@ def other_rows(folder: Path, texts: Texts, count: int) -> dict[str, Path]:
     entries |= {texts(): {"file_name": texts(), "formatting": texts()}, texts(): texts()}
     (folder / "dataset_info.json").write_text(json.dumps(entries), encoding="utf-8")
     return found
+
+
+def talks(folder: Path, texts: Texts, count: int, turns: int) -> Path:
+    """Conversations of so many turns, each a string; `count` strings in all."""
+    roles = ("user", "assistant")
+    lines = (
+        json.dumps({"messages": [{"role": roles[at % 2], "content": texts()} for at in range(turns)]})
+        for _ in range(count // turns)
+    )
+    return write(folder / texts.name(".jsonl"), lines)
 
 
 # models and presets -----------------------------------------------------------------------------------------------
@@ -118,8 +130,8 @@ def presets(texts: Texts, count: int) -> list[str]:
             "reasons": {"epochs": texts.utf8()},
             "values": {texts.utf8(): texts.utf8()},
             "notes": [texts.utf8()],
-            "prompt": texts.utf8() + " {a}",
-            "completion": "{b} " + texts.utf8(),
+            "prompt": texts.utf8() + " {instruction}",
+            "completion": "{output} " + texts.utf8(),
             "probe": texts.utf8(),
         }
         content["measured"] = [

@@ -7,8 +7,13 @@ FTUI_HOSTILE=10000 pytest -n0 -s tests/pty      ten thousand through each of the
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.pty import stream
 from tests.pty.conftest import COUNT, World
@@ -48,6 +53,20 @@ def test_what_verbs_write(world: World, tmp_path: Path) -> None:
         if not stream.tokens(part)
     ]
     assert not silent, "\n".join(silent)  # a verb that showed nothing of theirs was not tested
+
+
+def test_without_colours_and_as_json_in_a_pipe(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR leaves no colour on a terminal; what a program reads is JSON and nothing else."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    raw = on_terminal([["data", str(world.rows), "--rows", "4"], ["runs"], ["presets"]], tmp_path, world)
+    assert stream.tokens(raw)
+    assert not re.search(rb"\x1b\[[\d;]*[34]\d", raw)
+    program = [sys.executable, "-m", "tui", "runs", "--json"]
+    printed = subprocess.run(program, capture_output=True, check=True, cwd=ROOT).stdout
+    assert stream.tokens(printed)
+    assert not stream.findings(printed)
+    assert b"\x1b" not in printed
+    assert json.loads(printed)
 
 
 def verbs(world: World) -> list[list[str]]:
