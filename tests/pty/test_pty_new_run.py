@@ -67,7 +67,7 @@ def of_reading(face: Face, talks: Path) -> None:
     face.go("p", "Whole screen")
     with face.screen("reading"):
         face.keys(*["n"] * (TALKED // TURNS))
-    assert len(stream.tokens(face.wrote["reading"])) > TALKED / 2
+    assert len(stream.tokens(face.wrote["reading"])) > TALKED / 4
 
 
 def of_plan(face: Face, world: World) -> None:
