@@ -48,7 +48,9 @@ def alpha(total_steps: int) -> float:
 
 def state_of(view: RunView, status: Status | None) -> str:
     """The state to show. The journal is the newest news; only `status` knows of processes that died or merely chat."""
-    if status is not None and (status.job in ("serve", "export", "evaluate") or (status.ended and status.worker_alive is False)):
+    if status is not None and (
+        status.job in ("serve", "export", "evaluate") or (status.ended and status.worker_alive is False)
+    ):
         return status.state
     return view.state
 
