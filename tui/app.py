@@ -119,7 +119,8 @@ class FtuiApp(TerminalApp):
         """Keys by the names that stand on them: enter, not ⏎."""
         if binding.key_display:
             return binding.key_display
-        return super().get_key_display(binding).replace("⏎", "enter").replace("␣", "space")
+        shown = super().get_key_display(binding).replace("⏎", "enter").replace("␣", "space")
+        return f"ctrl+{shown[1:]}" if len(shown) == 2 and shown[0] == "^" else shown
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The roles that Textual's own themes do not know."""

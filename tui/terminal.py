@@ -43,6 +43,7 @@ LEAVE = (
 )
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 PATIENCE = 1.0  # seconds that a terminal which takes nothing may hold up leaving it
+MUTE_PATIENCE = 0.2  # seconds that a write in progress may take to end
 LOOK = 1.0  # seconds between two looks at the terminal's size
 BEHIND = 0.1  # seconds until a terminal that took nothing is offered the newest picture again
 _NO_COLOURS = ("vt", "dumb", "unknown")  # what TERM begins with
@@ -69,7 +70,7 @@ class _Writer(threading.Thread):
         self._waiting: deque[bytes] = deque()
         self._news = threading.Condition()
         self._busy = self._end = False
-        self.muted = False  # drop whatever is still to be written
+        self.muted = False  # what is still to be written is dropped
 
     @property
     def behind(self) -> bool:
@@ -105,6 +106,14 @@ class _Writer(threading.Thread):
                     time.sleep(0.01)
                 except OSError:
                     gone()
+            self._busy = False
+
+    def mute(self) -> None:
+        """Write no more, and come back when the last write is over, or would not end."""
+        self.muted = True
+        end = time.monotonic() + MUTE_PATIENCE
+        while self._busy and time.monotonic() < end:
+            time.sleep(0.001)
 
 
 class _Decoder(codecs.getincrementaldecoder("utf-8")):  # type: ignore[misc]
@@ -166,7 +175,7 @@ class Terminal(LinuxDriver):
     def leave(self, code: int) -> NoReturn:
         """End the process now, with the terminal as it was. May be called at any moment; nothing else is saved."""
         if isinstance(self._writer_thread, _Writer):
-            self._writer_thread.muted = True
+            self._writer_thread.mute()  # what it still wrote would come after what puts the terminal right
         if self._taken:
             with contextlib.suppress(OSError, termios.error):
                 termios.tcsetattr(self.fileno, termios.TCSANOW, self._found)

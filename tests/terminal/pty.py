@@ -124,7 +124,8 @@ class Screen:
                 elif number == "7":
                     self.wrap = final == "h"
         elif final == "u" and private in ("<", ">"):
-            self.keyboard += 1 if private == ">" else -1
+            # An empty stack stays empty (the protocol's document): each screen of the terminal has its own.
+            self.keyboard = max(0, self.keyboard + (1 if private == ">" else -1))
 
     def left_on(self) -> set[str]:
         """What is not as a shell expects it."""
