@@ -255,3 +255,5 @@ class TerminalApp(App[None]):
 
     def on_resize(self) -> None:
         self._painter.forget()
+        # Once more when the new size is laid out: a picture of the old one may have come in between.
+        self.call_after_refresh(self.repaint)
