@@ -27,6 +27,7 @@ from textual.color import Color
 from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import Monochrome
+from textual.geometry import Size
 
 from tui.paint import Painter
 from tui.typed import Typed
@@ -214,6 +215,7 @@ class TerminalApp(App[None]):
         self._filters = [each for each in self._filters if not isinstance(each, Monochrome)]  # it leaves greys
         self._painter = Painter(colours())
         self._owed = False  # a picture that the terminal could not take yet
+        self._drawn_at: Size | None = None
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         """Textual's way to the terminal: send what changed, and nothing while the terminal is behind."""
@@ -253,7 +255,9 @@ class TerminalApp(App[None]):
     def action_redraw(self) -> None:
         self.repaint()
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         self._painter.forget()
-        # Once more when the new size is laid out: a picture of the old one may have come in between.
-        self.call_after_refresh(self.repaint)
+        if self._drawn_at not in (None, event.size):
+            # Once more when the new size is laid out: a picture of the old one may have come in between.
+            self.call_after_refresh(self.repaint)
+        self._drawn_at = event.size
