@@ -152,14 +152,12 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     add_rows(parser)
     for short, name in SHORT.items():
         parser.add_argument(f"--{short}", metavar="N", help=f"{_SHORT_HELP[short]} ({name})")
-    parser.add_argument(
-        "-e",
-        "--edit",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="any other setting (`ftui plan` lists them)",
-    )
+    add_edit(parser, "any other setting (`ftui plan` lists them)")
+
+
+def add_edit(parser: argparse.ArgumentParser, words: str) -> None:
+    """Settings by name; `typed` reads them."""
+    parser.add_argument("-e", "--edit", action="append", default=[], metavar="FIELD=VALUE", help=words)
 
 
 def whole(word: str) -> int:

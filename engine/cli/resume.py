@@ -12,14 +12,7 @@ from engine.cli import options as shared
 def options(parser: argparse.ArgumentParser) -> None:
     shared.add_run(parser)
     shared.add_place(parser, "as before")
-    parser.add_argument(
-        "-e",
-        "--edit",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="go on with another setting, as in max_length=512 (the recipe before is kept)",
-    )
+    shared.add_edit(parser, "go on with another setting, as in max_length=512 (the recipe before is kept)")
     parser.add_argument("--force", action="store_true", help="end the run first if it hangs")
     shared.add_wait(parser)
 

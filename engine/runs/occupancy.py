@@ -83,8 +83,8 @@ def look(machine: Hardware | None = None) -> list[Spot]:
     machine = machine or hardware.read()
     line = slots.tickets()
     known = machine.device == "cuda"
-    strangers = slots.strangers(machine) if known else {}
     seen = hardware.users() if known else {}
+    strangers = slots.strangers(machine, seen) if known else {}
     names = _workers() if any(user.ours for users in seen.values() for user in users) else {}
 
     def spot(slot: str, name: str, total: int, free: int, soon: int, users: list[User]) -> Spot:

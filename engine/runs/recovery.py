@@ -21,7 +21,10 @@ Kind = Literal["memory", "nan", "gpu"]
 
 _LEAST_LENGTH = 64  # tokens a row: below that there is no row worth offering
 # What a checkpoint holds the state of, or what decided which rows it has seen: another run, not the same one changed.
-_FIXED = ("rank", "alpha", "targets", "trained_layers", "optimizer", "eval_fraction", "rope", "beta", "seed")
+_FIXED = (
+    *("rank", "alpha", "targets", "trained_layers", "optimizer", "eval_fraction", "rope", "seed"),
+    *("loss", "beta", "generations"),
+)
 
 
 class Change(Struct, frozen=True):

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from engine import hardware, paths
 from engine.errors import Exit, FtuiError
-from engine.hardware import Hardware
+from engine.hardware import GpuUser, Hardware
 from engine.recipe import slug
 from engine.runs import directory, processes, status
 from engine.runs.directory import RunDir
@@ -115,11 +115,14 @@ def asked_for(slot: str) -> bool:
     return any(slot == ticket.slot or (not ticket.slot and slot in ticket.wanted) for ticket in tickets())
 
 
-def strangers(machine: Hardware) -> dict[str, str]:
-    """The cards that others compute on, as slots, each with who: "python of alice uses 20 GiB"."""
+def strangers(machine: Hardware, seen: Mapping[int, list[GpuUser]] | None = None) -> dict[str, str]:
+    """The cards that others compute on, as slots, each with who: "python of alice uses 20 GB".
+
+    seen  who uses each card, where that was asked already (hardware.users)
+    """
     if not any(card.occupied for card in machine.gpus):
         return {}
-    seen = hardware.users()
+    seen = hardware.users() if seen is None else seen
     found = {}
     for card in machine.gpus:
         if card.occupied:

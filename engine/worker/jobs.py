@@ -55,14 +55,14 @@ def run(job: Job, linger: float, first: float) -> int:
             slot = place.slot
             place.leave()  # the next in line goes on; this one lingers only as long as nobody needs the room
             room_needed = lambda: slots.asked_for(slot)  # noqa: E731
-        elif recipe.stage == "reward" and not (kind == "export" and options.get("kind") == "adapter"):
-            raise FtuiError(
-                Exit.RUN_STATE,
-                "a reward model gives scores: it does not talk, and is exported as an adapter only",
-                where.name,
-                f"train with it: --stage grpo --reward {where.name}",
-            )
         elif kind == "serve":
+            if recipe.stage == "reward":
+                raise FtuiError(
+                    Exit.RUN_STATE,
+                    "a reward model gives scores, not answers",
+                    where.name,
+                    f"train with it: --stage grpo --reward {where.name}",
+                )
             from engine.worker import answer, build
 
             now.model = build.for_chat(recipe, now.folder, _result(where, options.get("checkpoint")))

@@ -66,8 +66,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
         {"method": "full", "micro_batch": 4, "max_length": 512, "gradient_checkpointing": True},
     ),
 ]
-# Llama-3.1-8B, 2 rows of 2048 tokens, rank 8, bf16, one RTX 4090: peak allocated memory as torchtune publishes it.
-PUBLISHED = [("lora", 16.2), ("qlora", 7.4)]
 
 
 def make(folder: Path, shape: dict[str, Any], tokenizer: Path) -> Path:
@@ -215,15 +213,8 @@ def compare(words: list[str]) -> bool:
 def published() -> bool:
     llama = model_facts.from_config(known.LLAMA_8B)
     good = True
-    for method, peak in PUBLISHED:
-        chosen = settings(
-            method=method,
-            precision="bf16",
-            micro_batch=2,
-            max_length=2048,
-            gradient_checkpointing=True,
-            optimizer="adamw_torch_fused",
-        )
+    for method, peak in known.TORCHTUNE.items():
+        chosen = settings(method=method, **known.TORCHTUNE_SETTINGS)
         expected = memory.forecast(llama, chosen, longest=2048, device="cuda")
         allocated = (expected.total - expected.overhead) / memory.GIB
         off = allocated / peak - 1

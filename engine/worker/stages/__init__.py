@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from engine.recipe import Recipe
 from engine.recipe import Stage as Name
-from engine.worker import build
+from engine.worker.build import for_training
 
 _FILES: dict[Name, str] = {
     "sft": "sft",
@@ -36,10 +36,6 @@ class Prepared(Struct, frozen=True):
     held_out: Any
     masked: int
     sha256: str
-
-
-def for_training(recipe: Recipe, folder: Path) -> Any:
-    return build.for_training(recipe, folder)
 
 
 class Stage(Struct, frozen=True):

@@ -29,6 +29,16 @@ QWEN2_05B = _llama(896, 4864, 24, 14, 2, 151936, model_type="qwen2", tie_word_em
 QWEN3_06B = _llama(1024, 3072, 28, 16, 8, 151936, model_type="qwen3", head_dim=128, tie_word_embeddings=True)
 GEMMA_2B = _llama(2048, 16384, 18, 8, 1, 256000, model_type="gemma", head_dim=256)
 
+# Peaks of allocated memory, GiB, that torchtune publishes for its recipes of Llama-3.1-8B on one RTX 4090, with these settings.
+TORCHTUNE = {"lora": 16.2, "qlora": 7.4}
+TORCHTUNE_SETTINGS: dict[str, Any] = {
+    "precision": "bf16",
+    "micro_batch": 2,
+    "max_length": 2048,
+    "gradient_checkpointing": True,
+    "optimizer": "adamw_torch_fused",
+}
+
 GPT2 = {
     "architectures": ["GPT2LMHeadModel"],
     "model_type": "gpt2",

@@ -22,21 +22,14 @@ def allocated(memory: Memory) -> float:
     return (memory.total - memory.overhead) / GIB
 
 
-@pytest.mark.parametrize(("method", "published"), [("lora", 16.2), ("qlora", 7.4)])
+@pytest.mark.parametrize(("method", "published"), known.TORCHTUNE.items())
 def test_torchtune_on_a_4090(method: str, published: float) -> None:
     """Llama-3.1-8B, batch 2 x 2048, peak allocated memory as torchtune publishes it for its recipes (rank 8, bf16).
 
     The weights alone are 15.0 GiB of the 16.2. Our adapters and moments are in fp32, theirs in bf16: 0.1 GiB; the rest
     of the 8 % is one layer's activations, which we count with every adapter's own copy of its input.
     """
-    chosen = settings(
-        method=method,
-        precision="bf16",
-        micro_batch=2,
-        max_length=2048,
-        gradient_checkpointing=True,
-        optimizer="adamw_torch_fused",
-    )
+    chosen = settings(method=method, **known.TORCHTUNE_SETTINGS)
     found = allocated(forecast(LLAMA, chosen, longest=2048, device="cuda"))
     assert published < found < 1.1 * published
 

@@ -118,7 +118,12 @@ def test_only_the_tries_since_a_person_started_it_count() -> None:
 
 @pytest.mark.parametrize(
     ("edits", "word"),
-    [({"rank": 16}, "rank"), ({"method": "full"}, "method"), ({"accumulation": 2}, "micro_batch x accumulation")],
+    [
+        ({"rank": 16}, "rank"),
+        ({"method": "full"}, "method"),
+        ({"loss": "ipo"}, "loss"),
+        ({"accumulation": 2}, "micro_batch x accumulation"),
+    ],
 )
 def test_what_the_checkpoint_does_not_fit_cannot_be_edited(edits: dict[str, object], word: str) -> None:
     with pytest.raises(FtuiError) as refused:

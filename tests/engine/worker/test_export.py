@@ -18,9 +18,10 @@ from engine.errors import Exit, FtuiError
 from engine.recipe import Check, Checks, Data, Model, Recipe, Stage
 from engine.runs import directory
 from engine.runs.directory import RunDir
-from engine.runs.events import Answer, Evaluation, Exported, Note, Progress, Start
+from engine.runs.events import Answer, Evaluation, Exported, Failure, Note, Progress, Start
+from engine.runs.job import Job
 from engine.runs.journal import Reader, Writer
-from engine.worker import build, export
+from engine.worker import build, export, jobs
 from engine.worker.session import Session
 from tests.engine.settings import settings
 
@@ -124,6 +125,16 @@ def test_a_reward_model_keeps_its_score(make: Callable[..., RunDir], tmp_path: P
     assert exported(run, tmp_path / "m", kind="merged").difference == 0.0
     assert "SequenceClassification" in (tmp_path / "m" / "config.json").read_text()
     assert "scores, not text" in refused(run, tmp_path / "g", kind="gguf").cause
+
+
+def test_a_worker_exports_a_reward_model_and_is_no_chat_of_one(make: Callable[..., RunDir], tmp_path: Path) -> None:
+    run = make("judge", method="full", stage="reward")
+    to = tmp_path / "merged"
+    assert jobs.run(Job("export", str(run.path), {"kind": "merged", "to": str(to)}), 0.0, 0.0) == 0
+    assert (to / "model.safetensors").exists()
+    assert jobs.run(Job("serve", str(run.path)), 0.0, 0.0) == 1
+    failures = [event for event in Reader(run.journal_path).poll() if isinstance(event, Failure)]
+    assert [failure.cause for failure in failures] == ["a reward model gives scores, not answers"]
 
 
 def test_an_adapter_for_plain_peft_with_a_card_that_states_only_what_is_known(
