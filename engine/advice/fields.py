@@ -1,0 +1,110 @@
+"""Which settings count for a stage and a method, which of them most people look at, and what each is in one line.
+
+A setting that does not count is in neither list: nothing in the run would look at it. Where its default comes from is
+told by its advice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.recipe import SETTING_FIELDS, Method, Settings, Stage
+
+# One line for each, at most 72 cells.
+HELP: dict[str, str] = {
+    "method": "what learns: an adapter, some of the layers, or all weights",
+    "learning_rate": "how far one optimizer step moves the weights, at its highest",
+    "epochs": "passes over the rows",
+    "micro_batch": "rows that go through the model at once; decides the memory",
+    "accumulation": "micro-batches whose gradients are added up for one optimizer step",
+    "max_length": "tokens of a row at most; what is longer is cut",
+    "rank": "rank of the adapter's matrices: how much it can learn",
+    "alpha": "weight of the adapter: its output is scaled by alpha / rank",
+    "dropout": "share of the adapter's inputs that is left out at random while it trains",
+    "targets": "which matrices get an adapter: all linear ones, or attention's alone",
+    "precision": "number format that is computed in: fp32, bf16 or fp16",
+    "optimizer": "what turns gradients into steps; the paged 8-bit one saves memory",
+    "schedule": "how the learning rate falls from its highest until the end",
+    "warmup": "share of the optimizer steps in which the learning rate rises",
+    "weight_decay": "how strongly weights are pulled towards 0 (AdamW)",
+    "max_grad_norm": "longest gradient that is taken whole; a longer one is shortened to it",
+    "gradient_checkpointing": "compute activations twice instead of keeping them: less memory, slower",
+    "eval_fraction": "share of the rows that is held out, to evaluate on",
+    "stop_on_plateau": "end when the training loss is flat and low",
+    "save_every": "optimizer steps between two checkpoints and two evaluations",
+    "sample_every": "optimizer steps between two answers to the probe prompt",
+    "seed": "of everything that is random: the same seed repeats the run",
+    "bits": "bits of a weight that the frozen base is packed into",
+    "double_quantization": "pack the scales of the 4-bit weights, too",
+    "trained_layers": "how many of the last layers learn",
+    "rope": "how positions are stretched when rows are longer than the model's context",
+    "attention": "which code computes attention",
+    "beta": "how close the model is kept to the reference model; higher is closer",
+    "loss": "which of the stage's losses is minimised",
+    "generations": "answers drawn to each prompt, which are compared with each other",
+    "answer_length": "tokens of a drawn answer at most",
+    "temperature": "that answers are drawn at; higher makes them differ more",
+    "rslora": "scale the adapter by alpha / sqrt(rank), which large ranks need",
+    "dora": "learn direction and size of each matrix apart (DoRA); slower",
+    "init": "what the adapter starts from: nothing, or the largest components",
+    "lora_plus": "times the learning rate at which the adapter's B learns; none: 1",
+    "neftune": "strength of the noise on the embeddings; none: no noise",
+    "virtual_tokens": "learned tokens ahead of every text; they take room of the context",
+}
+_FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length")
+
+
+class _Own(NamedTuple):
+    """Settings that only some methods, or some stages, look at: those that most people look at, and the rest."""
+
+    few: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+
+
+_LOW_RANK = ("alpha", "dropout", "targets", "rslora", "dora", "init", "lora_plus")
+_METHODS: dict[Method, _Own] = {
+    "full": _Own(),
+    "freeze": _Own(("trained_layers",)),
+    "lora": _Own(("rank",), _LOW_RANK),
+    "qlora": _Own(("rank", "bits"), ("double_quantization", *_LOW_RANK)),
+    "ia3": _Own(),
+    "prompt": _Own(("virtual_tokens",)),
+    "prefix": _Own(("virtual_tokens",)),
+}
+_HELD_OUT = ("eval_fraction", "stop_on_plateau")  # what learns from rewards has no loss to look at
+_STAGES: dict[Stage, _Own] = {
+    "sft": _Own(rest=_HELD_OUT),
+    "pretraining": _Own(rest=_HELD_OUT),
+    "dpo": _Own(("beta", "loss"), _HELD_OUT),
+    "kto": _Own(("beta", "loss"), _HELD_OUT),
+    "reward": _Own(rest=_HELD_OUT),
+    "grpo": _Own(("generations", "answer_length"), ("temperature", "beta", "loss")),
+    "rloo": _Own(("generations", "answer_length"), ("temperature", "beta")),
+    "ppo": _Own(("answer_length", "beta"), ("temperature",)),
+}
+_OWNED = {name for own in (*_METHODS.values(), *_STAGES.values()) for name in (*own.few, *own.rest)}
+
+
+def few(stage: Stage, method: Method) -> tuple[str, ...]:
+    """The settings that most people look at, the method first."""
+    return (*_FIRST, *_METHODS[method].few, *_STAGES[stage].few, "precision")
+
+
+def expert(stage: Stage, method: Method, settings: Settings) -> tuple[str, ...]:
+    """The rest that count for `settings`: the method's own and the stage's own first."""
+    shown = few(stage, method)
+    common = [name for name in SETTING_FIELDS if name not in _OWNED and name not in shown]
+    idle = _idle(stage, settings)
+    return tuple(n for n in (*_METHODS[method].rest, *_STAGES[stage].rest, *common) if n not in idle)
+
+
+def _idle(stage: Stage, settings: Settings) -> set[str]:
+    """What no longer counts because of another setting's value."""
+    idle = set()
+    if settings.bits == 8:
+        idle.add("double_quantization")
+    if settings.schedule == "constant":
+        idle.add("warmup")
+    if stage == "reward":
+        idle.add("sample_every")  # a reward model gives no answers
+    return idle

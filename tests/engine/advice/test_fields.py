@@ -1,0 +1,55 @@
+"""Which settings are shown for a stage and a method."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from rich.cells import cell_len
+
+from engine.advice import fields
+from engine.recipe import SETTING_FIELDS, Method, Stage
+from tests.engine.settings import settings
+
+STAGES, METHODS = get_args(Stage), get_args(Method)
+
+
+def test_every_setting_has_its_line_of_help() -> None:
+    assert set(fields.HELP) == set(SETTING_FIELDS)
+    for name, line in fields.HELP.items():
+        assert 10 < cell_len(line) <= 72, name
+        assert not line.endswith("."), name
+
+
+def test_every_setting_counts_for_some_stage_and_method() -> None:
+    counted: set[str] = set()
+    for stage in STAGES:
+        for method in METHODS:
+            counted |= {*fields.few(stage, method), *fields.expert(stage, method, settings(method=method))}
+    assert counted == set(SETTING_FIELDS)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("method", METHODS)
+def test_few_and_expert_hold_each_setting_once(stage: Stage, method: Method) -> None:
+    few, expert = fields.few(stage, method), fields.expert(stage, method, settings(method=method))
+    assert few[0] == "method"
+    assert len(few) <= 11
+    assert len({*few, *expert}) == len(few) + len(expert)
+
+
+def test_what_does_not_count_is_in_neither() -> None:
+    def counts(stage: Stage, method: Method, **changes: object) -> set[str]:
+        return {*fields.few(stage, method), *fields.expert(stage, method, settings(method=method, **changes))}
+
+    assert {"rank", "alpha", "dropout", "targets"}.isdisjoint(counts("sft", "full") | counts("dpo", "freeze"))
+    assert {"bits", "double_quantization"} <= counts("sft", "qlora")
+    assert {"bits", "double_quantization"}.isdisjoint(counts("sft", "lora"))
+    assert "double_quantization" not in counts("sft", "qlora", bits=8)
+    assert "trained_layers" in counts("kto", "freeze") and "trained_layers" not in counts("kto", "full")
+    assert {"beta", "loss", "generations", "answer_length", "temperature"}.isdisjoint(counts("sft", "lora"))
+    assert {"beta", "loss"} <= counts("dpo", "lora") & counts("kto", "full") & counts("grpo", "qlora")
+    assert "loss" not in counts("rloo", "lora")
+    assert {"eval_fraction", "stop_on_plateau"}.isdisjoint(counts("grpo", "lora"))
+    assert "sample_every" not in counts("reward", "lora")
+    assert "warmup" not in counts("sft", "lora", schedule="constant")
