@@ -17,7 +17,13 @@ from msgspec import Meta, Struct, field
 from engine import __version__
 from engine.errors import Exit, FtuiError
 
-Method = Literal["lora", "qlora", "freeze", "full"]
+Method = Literal["lora", "qlora", "ia3", "prompt", "prefix", "freeze", "full"]
+LOW_RANK: tuple[Method, ...] = ("lora", "qlora")  # two small matrices beside each large one
+WHOLE: tuple[Method, ...] = (
+    "freeze",
+    "full",
+)  # the model's own weights learn, and a whole model is what the run leaves
+VIRTUAL: tuple[Method, ...] = ("prompt", "prefix")  # what learns stands in for tokens ahead of the text
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
 # What the worker can carry out.
 TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo")
@@ -117,6 +123,12 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     loss                 which of the stage's losses (LOSSES); None for stages that have one only
     generations          answers to each prompt, for RL; a step sees micro_batch x accumulation answers
     answer_length        tokens of an answer at most, for RL, with `temperature` that they are drawn at
+    rslora               LoRA's product is scaled by alpha / sqrt(rank) instead of alpha / rank
+    dora                 LoRA turns each matrix, and a vector of its own scales its columns
+    init                 what LoRA starts from: "default" (noise and zeros), "pissa" (the matrix's largest components)
+    lora_plus            LoRA's B learns at this many times the rate of A; None: both at one rate
+    neftune              noise on the embeddings while training: this over sqrt(tokens x features) at most; None: none
+    virtual_tokens       of prompt and prefix tuning
     """
 
     method: Method
@@ -151,11 +163,17 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     generations: Annotated[int, Meta(ge=2)] | None = None
     answer_length: Annotated[int, Meta(ge=1)] | None = None
     temperature: Annotated[float, Meta(gt=0.0, le=2.0)] | None = None
+    rslora: bool = False
+    dora: bool = False
+    init: Literal["default", "pissa"] = "default"
+    lora_plus: Annotated[float, Meta(ge=1.0, le=64.0)] | None = None
+    neftune: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
+    virtual_tokens: Positive = 20
 
     @property
     def adapts(self) -> bool:
-        """Whether an adapter learns and is what the run leaves (LoRA, QLoRA); else a whole model (full, freeze)."""
-        return self.method in ("lora", "qlora")
+        """Whether an adapter learns and is what the run leaves; else a whole model."""
+        return self.method not in WHOLE
 
 
 class Check(Struct, kw_only=True, forbid_unknown_fields=True):

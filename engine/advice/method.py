@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 from engine.advice.fit import fits, need
 from engine.advice.kinds import Advice, Alternative, Facts, Values, gigabytes
 from engine.advice.numbers import (
+    DORA,
     DROPOUT,
     DROPOUT_RATED,
     DROPOUT_RL,
     FEW_ROWS,
     FULL_ROWS,
     GUIDE,
+    LORA_PLUS,
+    LORA_PLUS_RATIO,
+    NEFTUNE,
+    NEFTUNE_ALPHA,
+    PISSA,
     PRIMER,
     RANK,
     RANK_FEW_ROWS,
     RANK_RL,
     REGRET,
+    RSLORA,
     TRAINED_LAYERS,
+    VIRTUAL_TOKENS,
     Number,
 )
+from engine.recipe import LOW_RANK, VIRTUAL
 
 _SLOWER = "1.4 to 2 times slower"
 
@@ -136,6 +147,54 @@ def targets(facts: Facts, values: Values) -> Advice:
     """All linear layers; the vendor guide and the tutorials adapt attention only."""
     others = [Alternative("attention", "a smaller adapter; the vendor guide's four matrices, the tutorials' choice")]
     return Advice("targets", "all-linear", "better than attention alone", REGRET, "high", others)
+
+
+def rslora(facts: Facts, values: Values) -> Advice:
+    """Off: with alpha = rank no rank is held back. It mends what alpha / rank does to large ranks where alpha stays."""
+    scale, usual = values["alpha"] / math.sqrt(values["rank"]), values["alpha"] / values["rank"]
+    others = [
+        Alternative(True, f"weighs {scale:.3g} instead of {usual:.3g}: for ranks from 64 on with a smaller alpha")
+    ]
+    return _low_rank("rslora", False, "alpha grows with the rank already", RSLORA, values, others)
+
+
+def dora(facts: Facts, values: Values) -> Advice:
+    """Off: the gain is small, and each step takes longer (DoRA paper)."""
+    others = [Alternative(True, "direction and size learn apart: a bit better at low ranks, slower")]
+    return _low_rank("dora", False, "slower; a bit better at low ranks", DORA, values, others)
+
+
+def init(facts: Facts, values: Values) -> Advice:
+    """Noise and zeros: the base is the same until the first step. PiSSA starts from the matrix's main components."""
+    others = [Alternative("pissa", "from the largest components: faster at first; the result takes twice the rank")]
+    return _low_rank("init", "default", "starts as the base itself", PISSA, values, others)
+
+
+def lora_plus(facts: Facts, values: Values) -> Advice:
+    """None. 16 as the alternative: its paper, for which B should learn faster than A."""
+    others = [Alternative(LORA_PLUS_RATIO, "B at 16 times the rate of A (its paper); wants a lower learning_rate")]
+    return _low_rank("lora_plus", None, "one rate for A and B", LORA_PLUS, values, others)
+
+
+def neftune(facts: Facts, values: Values) -> Advice:
+    """None. 5 as the alternative: its paper, for which noise on the embeddings makes answers longer and freer."""
+    others = [Alternative(NEFTUNE_ALPHA, "noise on the embeddings (its paper: 5 to 15): longer, freer answers")]
+    return Advice("neftune", None, "no noise; answers stay near the rows", NEFTUNE, "medium", others)
+
+
+def virtual_tokens(facts: Facts, values: Values) -> Advice:
+    """20, of prompt and prefix tuning: peft's examples. The prompt tuning paper: gains end between 20 and 100."""
+    others = [Alternative(100, "the prompt tuning paper's; each takes room of the context")]
+    number = VIRTUAL_TOKENS
+    if values["method"] not in VIRTUAL:
+        number = number._replace(reason="counts for prompt and prefix alone")
+    return _adapter("virtual_tokens", number, others)
+
+
+def _low_rank(field: str, value: object, reason: str, source: str, values: Values, others: list[Alternative]) -> Advice:
+    if values["method"] not in LOW_RANK:
+        reason = "counts for LoRA and QLoRA alone"
+    return Advice(field, value, reason, source, "medium", others)
 
 
 def _adapter(field: str, number: Number, others: list[Alternative]) -> Advice:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from engine.advice.kinds import Kind
-from engine.recipe import Method
+from engine.recipe import WHOLE, Method
 
 GUIDE = "a cloud vendor's tuning guide"
 TUTORIAL = "Phi-2 QLoRA tutorial"
@@ -25,6 +25,14 @@ HARDWARE = "hardware"
 MODEL = "the model"
 RULE = "rule of thumb"
 PRACTICE = "common practice"
+RSLORA = "rank-stabilised LoRA paper"
+DORA = "DoRA paper"
+PISSA = "PiSSA paper"
+LORA_PLUS = "LoRA+ paper"
+NEFTUNE = "NEFTune paper"
+IA3 = "IA3 paper"
+PROMPT = "prompt tuning paper"
+PREFIX = "prefix tuning paper"
 
 # What a rate acts on: weights that were trained before, or a new adapter beside them.
 Part = Literal["weights", "adapter"]
@@ -40,7 +48,7 @@ class Number(NamedTuple):
 
 
 def part(method: Method) -> Part:
-    return "adapter" if method in ("lora", "qlora") else "weights"
+    return "weights" if method in WHOLE else "adapter"
 
 
 LEARNING_RATES: dict[tuple[Kind, Part], Number] = {
@@ -94,6 +102,9 @@ RANK_RL = Number(8, REGRET, "a reward holds little; 8 is enough")
 DROPOUT = Number(0.05, TUTORIAL, "a little noise against learning by heart", "medium")
 DROPOUT_RATED = Number(0.0, TRL, "noise would hide which answer is ahead")
 DROPOUT_RL = Number(0.0, PRACTICE, "rewards are noisy enough", "medium")
+LORA_PLUS_RATIO = 16.0
+NEFTUNE_ALPHA = 5.0
+VIRTUAL_TOKENS = Number(20, PEFT, "its examples' number", "medium")
 BETA = Number(0.1, GUIDE, "the default; usually 0.1 to 0.5")
 BETA_RL = Number(0.05, TRL, "keeps it near to what it was")
 GENERATIONS = Number(8, TRL, "enough to tell a good answer from others")

@@ -37,6 +37,12 @@ _ORDER: dict[str, Rule] = {
     "alpha": method.alpha,
     "dropout": method.dropout,
     "targets": method.targets,
+    "rslora": method.rslora,
+    "dora": method.dora,
+    "init": method.init,
+    "lora_plus": method.lora_plus,
+    "virtual_tokens": method.virtual_tokens,
+    "neftune": method.neftune,
     "optimizer": numerics.optimizer,
     "attention": numerics.attention,
     "learning_rate": schedule.learning_rate,
@@ -63,6 +69,9 @@ _METHODS: dict[Method, str] = {
     "freeze": "{stage} of the last {layers}",
     "lora": "{stage} with LoRA",
     "qlora": "{stage} with QLoRA",
+    "ia3": "{stage} with IA3",
+    "prompt": "{stage} with prompt tuning",
+    "prefix": "{stage} with prefix tuning",
 }
 
 

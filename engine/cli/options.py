@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from engine.errors import Exit, FtuiError
 
@@ -114,7 +114,7 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Everything that makes a run: what `plan` and `train` share."""
-    from engine.recipe import TRAINED_STAGES
+    from engine.recipe import TRAINED_STAGES, Method
 
     parser.add_argument(
         "recipe",
@@ -148,7 +148,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--goal", choices=GOALS, help="what the tuning is for")
     parser.add_argument("--deadline", metavar="TIME", help="when it has to be done, as in 2h or 45min")
-    parser.add_argument("--method", choices=("lora", "qlora", "freeze", "full"))
+    parser.add_argument("--method", choices=get_args(Method))
     add_rows(parser)
     for short, name in SHORT.items():
         parser.add_argument(f"--{short}", metavar="N", help=f"{_SHORT_HELP[short]} ({name})")

@@ -31,6 +31,14 @@ SOURCES = {
     "the model",
     "rule of thumb",
     "common practice",
+    "rank-stabilised LoRA paper",
+    "DoRA paper",
+    "PiSSA paper",
+    "LoRA+ paper",
+    "NEFTune paper",
+    "IA3 paper",
+    "prompt tuning paper",
+    "prefix tuning paper",
 }
 
 
