@@ -44,6 +44,12 @@ HELP: dict[str, str] = {
     "generations": "answers drawn to each prompt, which are compared with each other",
     "answer_length": "tokens of a drawn answer at most",
     "temperature": "that answers are drawn at; higher makes them differ more",
+    "rslora": "scale the adapter by alpha / sqrt(rank): large ranks learn more",
+    "dora": "let each matrix's direction and size learn apart; slower",
+    "init": "what the adapter starts from: nothing, or the matrix's main components",
+    "lora_plus": "how many times faster the adapter's second matrix learns",
+    "neftune": "noise on the embeddings while training, against learning by heart",
+    "virtual_tokens": "learned tokens ahead of the text; they take room of the context",
     "rslora": "scale the adapter by alpha / sqrt(rank), which large ranks need",
     "dora": "learn direction and size of each matrix apart (DoRA); slower",
     "init": "what the adapter starts from: nothing, or the largest components",
@@ -61,6 +67,7 @@ class _Own(NamedTuple):
     rest: tuple[str, ...] = ()
 
 
+_LOW_RANK = ("alpha", "dropout", "targets", "rslora", "dora", "init", "lora_plus")
 _LOW_RANK = ("alpha", "dropout", "targets", "rslora", "dora", "init", "lora_plus")
 _METHODS: dict[Method, _Own] = {
     "full": _Own(),
