@@ -37,25 +37,41 @@ HELP: dict[str, str] = {
     "bits": "bits of a weight that the frozen base is packed into",
     "double_quantization": "pack the scales of the 4-bit weights, too",
     "trained_layers": "how many of the last layers learn",
-    "rope": "how positions are stretched when rows are longer than the model's context",
+    "rope": "how positions are stretched for rows beyond the model's context",
     "attention": "which code computes attention",
     "beta": "how close the model is kept to the reference model; higher is closer",
     "loss": "which of the stage's losses is minimised",
     "generations": "answers drawn to each prompt, which are compared with each other",
     "answer_length": "tokens of a drawn answer at most",
     "temperature": "that answers are drawn at; higher makes them differ more",
-    "rslora": "scale the adapter by alpha / sqrt(rank): large ranks learn more",
-    "dora": "let each matrix's direction and size learn apart; slower",
-    "init": "what the adapter starts from: nothing, or the matrix's main components",
-    "lora_plus": "how many times faster the adapter's second matrix learns",
-    "neftune": "noise on the embeddings while training, against learning by heart",
-    "virtual_tokens": "learned tokens ahead of the text; they take room of the context",
     "rslora": "scale the adapter by alpha / sqrt(rank), which large ranks need",
     "dora": "learn direction and size of each matrix apart (DoRA); slower",
     "init": "what the adapter starts from: nothing, or the largest components",
     "lora_plus": "times the learning rate at which the adapter's B learns; none: 1",
     "neftune": "strength of the noise on the embeddings; none: no noise",
     "virtual_tokens": "learned tokens ahead of every text; they take room of the context",
+}
+# What a value does, where the values are few and the choice among them is the first that a person makes.
+DOES: dict[str, dict[str, str]] = {
+    "stage": {
+        "sft": "learns to give the answers of the rows",
+        "pretraining": "goes on reading plain text",
+        "dpo": "makes the better of two answers likelier than the worse one",
+        "kto": "makes answers that are rated good likelier, bad ones less so",
+        "reward": "learns to score answers, the better of two higher",
+        "grpo": "draws answers; those that earn more than the others become likelier",
+        "rloo": "as GRPO, without scaling by how far the answers differ",
+        "ppo": "draws answers, and learns what each token is worth beside them",
+    },
+    "method": {
+        "lora": "two small matrices beside each large one learn; the base stays",
+        "qlora": "as LoRA, on a base that is packed into 4 or 8 bit",
+        "ia3": "factors for keys, values and features learn: the smallest adapter",
+        "prompt": "learned tokens ahead of the text",
+        "prefix": "learned keys and values ahead of the text, in every layer",
+        "freeze": "the last layers learn, whole; the others stay",
+        "full": "all weights learn",
+    },
 }
 _FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length")
 
@@ -67,7 +83,6 @@ class _Own(NamedTuple):
     rest: tuple[str, ...] = ()
 
 
-_LOW_RANK = ("alpha", "dropout", "targets", "rslora", "dora", "init", "lora_plus")
 _LOW_RANK = ("alpha", "dropout", "targets", "rslora", "dora", "init", "lora_plus")
 _METHODS: dict[Method, _Own] = {
     "full": _Own(),

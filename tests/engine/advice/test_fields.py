@@ -21,6 +21,11 @@ def test_every_setting_has_its_line_of_help() -> None:
         assert not line.endswith("."), name
 
 
+def test_every_stage_and_method_says_what_it_does() -> None:
+    assert list(map(set, fields.DOES.values())) == [set(STAGES), set(METHODS)]
+    assert all(10 < cell_len(line) <= 72 for does in fields.DOES.values() for line in does.values())
+
+
 def test_every_setting_counts_for_some_stage_and_method() -> None:
     counted: set[str] = set()
     for stage in STAGES:
