@@ -80,14 +80,20 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def interval(differences: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def interval(
+    differences: Sequence[float], weights: Sequence[float] | None = None, *, seed: int = 0
+) -> tuple[float, float]:
     """The middle 95 % of the mean difference, when the rows are drawn again and again with replacement (paired bootstrap,
-    Koehn 2004). Where 0 lies outside, the rows tell the two models apart."""
+    Koehn 2004). Where 0 lies outside, the rows tell the two models apart.
+
+    weights  what each row counts, as its tokens do in a loss; all alike without
+    """
     import numpy as np
 
-    values = np.asarray(differences, float)
+    values, counts = np.asarray(differences, float), np.asarray(weights or [1.0] * len(differences), float)
     drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    means = (values * counts)[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 

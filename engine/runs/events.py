@@ -152,6 +152,8 @@ class Scores(Struct, kw_only=True):
     perplexity              exp(loss)
     rouge1, rouge2, rougeL  F1, mean over the answers, from 0 to 1
     bleu                    of all answers together, from 0 to 100
+    general_loss            of the known answers to plain questions (engine.general), in nats a token, mean over the questions
+    general_right           how many of them are answered right
     """
 
     loss: float | None = None
@@ -160,6 +162,8 @@ class Scores(Struct, kw_only=True):
     rouge2: float | None = None
     rougeL: float | None = None
     bleu: float | None = None
+    general_loss: float | None = None
+    general_right: int | None = None
 
 
 class Measured(Event, tag="measured"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
+from engine import general
 from engine.data import dataset
 from engine.errors import Exit, FtuiError
 from engine.recipe import Data, Recipe
@@ -52,7 +53,8 @@ class Row(Struct, kw_only=True):
     """One row that was measured, by its number from 1 in its source.
 
     prompt, reference, base, tuned   texts; None where the row has no answer to compare with (plain text, a tool's call)
-    base_loss, tuned_loss            mean over its trained tokens, in nats
+    tokens                           of it that have a loss (0 in files from before it was counted)
+    base_loss, tuned_loss            mean over them, in nats
     base_rouge, tuned_rouge          ROUGE-L
     """
 
@@ -61,10 +63,24 @@ class Row(Struct, kw_only=True):
     reference: str | None = None
     base: str | None = None
     tuned: str | None = None
-    base_loss: float | None = None
-    tuned_loss: float | None = None
+    tokens: int = 0
+    base_loss: float = 0.0
+    tuned_loss: float = 0.0
     base_rouge: float | None = None
     tuned_rouge: float | None = None
+
+
+class Known(Struct, kw_only=True):
+    """One plain question (engine.general): what each model says, whether that is right, and the loss of the known answer."""
+
+    ask: str
+    answer: str
+    base: str
+    tuned: str
+    base_right: bool
+    tuned_right: bool
+    base_loss: float
+    tuned_loss: float
 
 
 class Measurement(Struct, kw_only=True):
@@ -75,7 +91,8 @@ class Measurement(Struct, kw_only=True):
     seen       of the measured rows those that the run was trained on, word for word; None where its own rows cannot be
                read any more
     bleu       sacrebleu's signature
-    intervals  of the differences in ROUGE, the middle 95 % (paired bootstrap)
+    intervals  of the differences in loss, ROUGE and what is generally known, the middle 95 % (paired bootstrap)
+    general    plain questions, always the same
     """
 
     key: str
@@ -92,6 +109,7 @@ class Measurement(Struct, kw_only=True):
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    general: list[Known] = field(default_factory=list)
 
 
 def path(run: RunDir, key: str) -> Path:
@@ -119,7 +137,10 @@ def ready(run: RunDir, asked: Asked) -> str:
         )
     if recipe.stage == "reward":
         raise FtuiError(
-            Exit.RUN_STATE, "a reward model gives scores, not answers", run.name, "`ftui attach` shows its ranking"
+            Exit.RUN_STATE,
+            "a reward model gives scores, not answers",
+            run.name,
+            "`ftui evaluate RUN` alone shows how well it ranks what was held out",
         )
     source = asked.source(run)
     theirs = source.recipe()
@@ -136,7 +157,7 @@ def ready(run: RunDir, asked: Asked) -> str:
         )
     weights = [(file.name, *_stamp(file)) for file in sorted(run.result.glob("*.safetensors"))]
     split = (theirs.settings.eval_fraction, theirs.settings.seed, recipe.settings.max_length)
-    what = [found.sha256, msgspec.to_builtins(asked), weights, split]
+    what = [found.sha256, msgspec.to_builtins(asked), weights, split, general.sha256()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

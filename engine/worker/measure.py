@@ -1,7 +1,8 @@
 """The job "evaluate": rows with known answers, measured with the base model and with the tuned one.
 
 Loss is what training minimises, over the same tokens (cut at the run's max_length), but weighted by token and not by batch;
-answers are greedy, to prompts written by the run's own template. One answer a row: to its last turn.
+answers are greedy, to prompts written by the run's own template. One answer a row: to its last turn. Beside the rows always
+the plain questions of engine.general, which show what was forgotten.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from engine import metrics, paths
+from engine import general, metrics, paths
 from engine.data import dataset
 from engine.data import tokenizer as tokens
 from engine.data.convert import Example, Message
@@ -28,11 +29,12 @@ from engine.models import sources
 from engine.recipe import Recipe
 from engine.runs import directory, measured
 from engine.runs.events import Measured, Progress, Scores
-from engine.runs.measured import Asked, Measurement, Row
+from engine.runs.measured import Asked, Known, Measurement, Row
 from engine.worker import build, failures, generate, rows, session
 from engine.worker.session import Session
 
 BATCH = 8  # prompts answered at once
+SHORT = 24  # new tokens of an answer to a plain question: it is said at once or not
 TELL_EVERY = 1.0  # seconds between two words on how far it has come
 Thing = TypeVar("Thing")
 
@@ -49,10 +51,15 @@ class Item(Struct):
 
 
 class Side(Struct):
-    """One model's rows: the summed loss and the number of tokens of each, and its answers, None where none was asked for."""
+    """One model's rows: the summed loss and the number of tokens of each, and its answers, None where none was asked for.
+
+    known  the same of the known answers to the plain questions; `said` what it answers to them
+    """
 
     losses: list[tuple[float, int]]
     answers: list[str | None]
+    known: list[tuple[float, int]]
+    said: list[str]
 
 
 class Pool(Struct):
@@ -100,6 +107,7 @@ def run(now: Session, options: dict[str, Any]) -> None:
         model=now.recipe.model.source,
         asked=asked,
         rows=[_row(item, at, base, tuned) for at, item in enumerate(items)],
+        general=[_known(one, at, base, tuned) for at, one in enumerate(general.questions())],
         available=len(pool.which),
         left_out=left_out,
         seen=_seen(pool, items),
@@ -215,6 +223,19 @@ def _words(messages: list[Message]) -> str:
     return "\n".join(f"{message.role}: {message.content}" for message in messages)
 
 
+def _question(now: Session, one: general.Question) -> Item:
+    """A plain question with its known answer, of which only what is to be known has a loss."""
+    said = Message("assistant", one.lead + one.answer)
+    example = Example(0, [Message("user", one.ask), said], None)
+    rendered = now.rows.render(example)
+    begin = rendered.text.rindex(said.content) + len(one.lead)
+    (measure,) = now.rows.measure([msgspec.structs.replace(rendered, trained=[(begin, begin + len(one.answer))])])
+    labels = [tokens.UNTRAINED] * len(measure.ids)
+    for start, stop in measure.trained:
+        labels[start:stop] = measure.ids[start:stop]
+    return Item(example, list(measure.ids), labels, now.ask(one.ask), None, None)
+
+
 def _both(now: Session, items: list[Item], asked: Asked) -> tuple[Side, Side]:
     """The base model first. Of an adapter's run it is the same model with the adapter switched off."""
     recipe, result = now.recipe, now.run.result
@@ -234,6 +255,15 @@ def _both(now: Session, items: list[Item], asked: Asked) -> tuple[Side, Side]:
 
 def _side(now: Session, which: str, items: list[Item], asked: Asked) -> Side:
     losses = [_loss(now.model, item) for item in _told(now, f"evaluate: {which} loss", items, 0, len(items))]
+    answers = _answers(now, f"evaluate: {which} answers", items, asked.max_tokens)
+    plain = [_question(now, one) for one in general.questions()]
+    known = [_loss(now.model, item) for item in plain]
+    said = _answers(now, f"evaluate: {which} general questions", plain, SHORT)
+    return Side(losses, answers, known, [one or "" for one in said])
+
+
+def _answers(now: Session, what: str, items: list[Item], most: int) -> list[str | None]:
+    """The greedy answer to each prompt, of `most` new tokens at most; None where there is no prompt."""
     # Prompts of one length together, so that little is padded.
     order = sorted((at for at, item in enumerate(items) if item.prompt), key=lambda at: len(items[at].prompt or []))
     prompts = [items[at].prompt or [] for at in order]
@@ -241,14 +271,14 @@ def _side(now: Session, which: str, items: list[Item], asked: Asked) -> Side:
     for batch in (BATCH, 1):
         left = prompts[len(said) :]
         try:
-            answers = generate.answers(now.model, now.tokenizer, left, asked.max_tokens, batch)
-            said.extend(_told(now, f"evaluate: {which} answers", answers, len(said), len(prompts)))
+            answers = generate.answers(now.model, now.tokenizer, left, most, batch)
+            said.extend(_told(now, what, answers, len(said), len(prompts)))
             break
         except Exception as error:
             if batch == 1 or failures.kind(error) != "memory":
                 raise
     by_row = dict(zip(order, said, strict=True))
-    return Side(losses, [by_row.get(at) for at in range(len(items))])
+    return [by_row.get(at) for at in range(len(items))]
 
 
 @torch.no_grad()
@@ -281,21 +311,48 @@ def _row(item: Item, at: int, base: Side, tuned: Side) -> Row:
         reference=item.reference,
         base=base.answers[at],
         tuned=tuned.answers[at],
-        base_loss=base.losses[at][0] / base.losses[at][1],
-        tuned_loss=tuned.losses[at][0] / tuned.losses[at][1],
+        tokens=base.losses[at][1],
+        base_loss=_mean(base.losses[at]),
+        tuned_loss=_mean(tuned.losses[at]),
     )
+
+
+def _known(one: general.Question, at: int, base: Side, tuned: Side) -> Known:
+    return Known(
+        ask=one.ask,
+        answer=one.lead + one.answer,
+        base=base.said[at],
+        tuned=tuned.said[at],
+        base_right=one.right(base.said[at]),
+        tuned_right=one.right(tuned.said[at]),
+        base_loss=_mean(base.known[at]),
+        tuned_loss=_mean(tuned.known[at]),
+    )
+
+
+def _mean(loss: tuple[float, int]) -> float:
+    return loss[0] / loss[1]
 
 
 def _score(found: Measurement, base: Side, tuned: Side) -> None:
     """Fill in the scores of each model, of each row, and how sure the differences are."""
+    gaps = [row.tuned_loss - row.base_loss for row in found.rows]
+    found.intervals["loss"] = metrics.interval(gaps, [row.tokens for row in found.rows])
+    found.intervals["general_loss"] = metrics.interval([one.tuned_loss - one.base_loss for one in found.general])
+    turned = [float(one.tuned_right) - float(one.base_right) for one in found.general]
+    low, high = metrics.interval(turned)
+    found.intervals["general_right"] = (low * len(turned), high * len(turned))
     answered = [row for row in found.rows if row.reference is not None]
     references = [row.reference or "" for row in answered]
     cut = metrics.bleu_tokenizer(references)
     rouges: list[list[dict[str, float]]] = []
     texts: tuple[Callable[[Row], str | None], ...] = (lambda row: row.base, lambda row: row.tuned)
-    for side, scores, text in zip((base, tuned), (found.base, found.tuned), texts, strict=True):
+    rights: tuple[Callable[[Known], bool], ...] = (lambda one: one.base_right, lambda one: one.tuned_right)
+    for side, scores, text, right in zip((base, tuned), (found.base, found.tuned), texts, rights, strict=True):
         loss = sum(summed for summed, _ in side.losses) / sum(count for _, count in side.losses)
         scores.loss, scores.perplexity = loss, metrics.perplexity(loss)
+        scores.general_loss = sum(map(_mean, side.known)) / len(side.known)
+        scores.general_right = sum(map(right, found.general))
         if not answered:
             continue
         answers = [text(row) or "" for row in answered]
