@@ -26,7 +26,7 @@ WHOLE: tuple[Method, ...] = (
 VIRTUAL: tuple[Method, ...] = ("prompt", "prefix")  # what learns stands in for tokens ahead of the text
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
 # What the worker can carry out.
-TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo")
+TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo")
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
 PPO_PASSES = 4  # optimizer steps that PPO makes of the same answers (TRL's PPO, when it had one)
 # What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
@@ -121,7 +121,8 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     rope                 how positions are stretched when `max_length` is beyond the model's context
     beta                 how close DPO and KTO keep to the reference model; None for stages without one
     loss                 which of the stage's losses (LOSSES); None for stages that have one only
-    generations          answers to each prompt, for RL; a step sees micro_batch x accumulation answers
+    generations          answers to each prompt, for GRPO and RLOO; a step sees micro_batch x accumulation answers. PPO has
+                         none: it draws one answer to each of micro_batch x accumulation prompts
     answer_length        tokens of an answer at most, for RL, with `temperature` that they are drawn at
     rslora               LoRA's product is scaled by alpha / sqrt(rank) instead of alpha / rank
     dora                 LoRA turns each matrix, and a vector of its own scales its columns
@@ -196,6 +197,8 @@ class Recipe(Struct, kw_only=True, forbid_unknown_fields=True):
     adapter  a folder with an adapter to start from ("new run from an adapter"), or null
     reward   what the answers are worth, for RL: a word of engine.rewards
     probe    the prompt that is answered at intervals while the model trains
+    then     the next stage of a chain (engine.chain): a run of its own, whose `adapter` and `reward` may name the result of
+             an earlier stage, as in "stage:sft"
     """
 
     name: str
@@ -209,6 +212,7 @@ class Recipe(Struct, kw_only=True, forbid_unknown_fields=True):
     probe: str = ""
     checks: Checks = field(default_factory=Checks)
     ftui: str = __version__
+    then: Recipe | None = None
 
     @property
     def effective_batch(self) -> int:
@@ -255,7 +259,7 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
         raise FtuiError(
             Exit.RECIPE_INVALID, str(error), where, "mend the field, or make it anew with `ftui plan`"
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:  # YAML can hold itself
         raise FtuiError(Exit.RECIPE_INVALID, " ".join(str(error).split()), where, "mend the YAML") from None
 
 
