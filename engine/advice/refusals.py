@@ -97,7 +97,7 @@ def _model(facts: Facts, settings: Settings) -> Iterator[str]:
             f"{settings.max_length} tokens are more than the {model.context} that the model can read: "
             "shorten them, or stretch its positions (rope)"
         )
-    yield from support.reasons(model, settings, facts.hardware)
+    yield from support.reasons(model, settings, facts.hardware, facts.stage)
     if not model.has_tokenizer:
         yield "the model's folder holds no tokenizer: get tokenizer.json"
 

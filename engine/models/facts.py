@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct, field
 
 from engine.errors import Exit, FtuiError
-from engine.models import weights
-from engine.models.files import JSON_LIMIT, json_object
+from engine.models import shape as shapes
+from engine.models import special_tokens, weights
+from engine.models.files import json_object
+from engine.models.shape import Shape
 from engine.models.weights import Tensor
 from engine.recipe import Settings
 
@@ -50,8 +51,10 @@ class ModelFacts(Struct, frozen=True):
     dtype             what the weights are stored in ("bfloat16")
     eos, pad          the tokens themselves, None where the tokenizer names none
     linears           the matrices inside the layers, which adapters sit on and 4-bit loading packs
-    layer_parameters  all parameters inside the layers
+    layer_parameters  all parameters inside the layers; of an encoder-decoder those of both sides
     rope              how rotary positions are stretched already ("default": not at all); None where there are none
+    shape             what it does with a text
+    gaps              tokens that can stand for a gap in a text: 1 for a mask token, else how many sentinels there are
     """
 
     folder: str
@@ -77,6 +80,8 @@ class ModelFacts(Struct, frozen=True):
     linears: list[Linear] = field(default_factory=list)
     layer_parameters: int = 0
     rope: str | None = None
+    shape: Shape = "causal"
+    gaps: int = 0
 
     @property
     def linear_parameters(self) -> int:
@@ -88,7 +93,7 @@ def read(folder: Path) -> ModelFacts:
     """The facts of the model in `folder`.
 
     Raises FtuiError: MODEL_MISSING (no folder, no or broken config.json), MODEL_NO_WEIGHTS (no complete safetensors
-    weights), MODEL_UNSUPPORTED (not a plain text-generating model).
+    weights), MODEL_UNSUPPORTED (not a plain model of text).
     """
     if not folder.is_dir():
         raise FtuiError(
@@ -100,16 +105,16 @@ def read(folder: Path) -> ModelFacts:
     config = json_object(folder / "config.json")
     if config is None:
         raise _no_config(folder)
-    shape = _Shape.of(config, str(folder))
-    tensors = weights.tensors(folder)
-    linears = _linears_in(tensors, shape.layers)
+    sizes = _Sizes.of(config, str(folder))
+    tensors = weights.tensors(folder, masked=sizes.shape == "masked")
+    linears = _linears_in(tensors, sizes.layers)
     tied = not any(weights.is_head(tensor.name) for tensor in tensors)
     # A tied head is stored once by rights; where a checkpoint keeps a copy all the same, the config says so.
-    if not tied and config.get("tie_word_embeddings") is True:
+    if not tied and config.get("tie_word_embeddings", sizes.shape != "causal") is True:
         tied = True
         tensors = [tensor for tensor in tensors if not weights.is_head(tensor.name)]
-    eos, pad, template = _tokenizer(folder, config)
-    return shape.facts(
+    eos, pad, template = special_tokens.ends(folder, config)
+    return sizes.facts(
         folder=str(folder),
         name=folder.name,
         parameters=sum(tensor.size for tensor in tensors),
@@ -117,12 +122,13 @@ def read(folder: Path) -> ModelFacts:
         tied=tied,
         dtype=weights.main_dtype(tensors),
         linears=linears,
-        layer_parameters=sum(tensor.size for tensor in tensors if _layer(tensor.name, shape.layers) is not None),
+        layer_parameters=sum(tensor.size for tensor in tensors if _layer(tensor.name, sizes.layers) is not None),
         rope=_rope(config),
         eos=eos,
         pad=pad,
         template=template,
         has_tokenizer=any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")),
+        gaps=special_tokens.gaps(folder, sizes.shape),
     )
 
 
@@ -133,28 +139,28 @@ def from_config(config: Mapping[str, Any], name: str = "") -> ModelFacts:
     head is not tied; h hidden, i intermediate, a = heads x head_dim, k = kv_heads x head_dim.
     Raises FtuiError(MODEL_UNSUPPORTED) for other families: their weights have to be counted.
     """
-    shape = _Shape.of(config, name)
-    if shape.model_type not in _LLAMA_LIKE:
+    sizes = _Sizes.of(config, name)
+    if sizes.model_type not in _LLAMA_LIKE:
         raise FtuiError(
             Exit.MODEL_UNSUPPORTED,
-            f"the size of a {shape.model_type or 'nameless'} model cannot be told from its config alone",
+            f"the size of a {sizes.model_type or 'nameless'} model cannot be told from its config alone",
             name,
             "get its weights first",
         )
-    bias, query_norm, tied_default = _LLAMA_LIKE[shape.model_type]
+    bias, query_norm, tied_default = _LLAMA_LIKE[sizes.model_type]
     tied = bool(config.get("tie_word_embeddings", tied_default))
-    h, i, layers = shape.hidden, shape.intermediate, shape.layers
-    a, k = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    h, i, layers = sizes.hidden, sizes.intermediate, sizes.layers
+    a, k = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
     layer = 2 * h * a + 2 * h * k + 3 * h * i + 2 * h
     if query_norm:
-        layer += 2 * shape.head_dim
+        layer += 2 * sizes.head_dim
     if bias:
         layer += a + 2 * k
     elif config.get("attention_bias"):
         layer += a + 2 * k + h
     if config.get("mlp_bias"):
         layer += 2 * i + h
-    total = layers * layer + h + shape.vocabulary * h * (1 if tied else 2)
+    total = layers * layer + h + sizes.vocabulary * h * (1 if tied else 2)
     linears = [
         Linear("q_proj", h, a, layers, True),
         Linear("k_proj", h, k, layers, True),
@@ -165,7 +171,7 @@ def from_config(config: Mapping[str, Any], name: str = "") -> ModelFacts:
         Linear("down_proj", i, h, layers, False),
     ]
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    return shape.facts(
+    return sizes.facts(
         folder="",
         name=name,
         parameters=total,
@@ -192,7 +198,7 @@ def trainable(facts: ModelFacts, settings: Settings) -> int:
     )
 
 
-class _Shape(Struct):
+class _Sizes(Struct):
     """The numbers that a config names, under whichever of their names."""
 
     architecture: str
@@ -205,39 +211,49 @@ class _Shape(Struct):
     head_dim: int
     vocabulary: int
     context: int
+    shape: Shape
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], where: str) -> _Shape:
+    def of(cls, config: Mapping[str, Any], where: str) -> _Sizes:
         """Read and check. Raises FtuiError(MODEL_UNSUPPORTED | MODEL_MISSING) with the reason."""
-        architectures = config.get("architectures")
-        architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-        model_type = str(config.get("model_type") or "")
-        _refuse_other_kinds(config, architecture, where)
+        shapes.check(config, where)
+        shape = shapes.of(config)
 
-        def number(*names: str, default: int | None = None) -> int:
+        def known(*names: str) -> int | None:
             for name in names:
                 value = config.get(name)
                 if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31:
                     return value
+            return None
+
+        def number(*names: str, default: int | None = None) -> int:
+            found = known(*names)
+            if found is not None:
+                return found
             if default is None:
                 raise FtuiError(
                     Exit.MODEL_MISSING, f"config.json names no usable {names[0]}", where, "get the model's files again"
                 )
             return default
 
-        hidden = number("hidden_size", "n_embd", "d_model")
-        heads = number("num_attention_heads", "n_head", "n_heads")
+        hidden = number("hidden_size", "n_embd", "d_model", "dim")
+        heads = number("num_attention_heads", "n_head", "n_heads", "num_heads")
+        layers = number("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+        if shape == "seq2seq":
+            layers += number("num_decoder_layers", default=layers)
+        positions = known("max_position_embeddings", "n_positions", "max_sequence_length")
         return cls(
-            architecture=architecture,
-            model_type=model_type,
+            architecture=shapes.architecture(config),
+            model_type=str(config.get("model_type") or ""),
             hidden=hidden,
-            intermediate=number("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden),
-            layers=number("num_hidden_layers", "n_layer", "n_layers"),
+            intermediate=number("intermediate_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim", default=4 * hidden),
+            layers=layers,
             heads=heads,
             kv_heads=number("num_key_value_heads", "num_kv_heads", default=heads),
-            head_dim=number("head_dim", default=max(1, hidden // heads)),
+            head_dim=number("head_dim", "d_kv", default=max(1, hidden // heads)),
             vocabulary=number("vocab_size"),
-            context=number("max_position_embeddings", "n_positions", "max_sequence_length", default=_DEFAULT_CONTEXT),
+            context=shapes.context(config, positions) or _DEFAULT_CONTEXT,
+            shape=shape,
         )
 
     def facts(
@@ -256,6 +272,7 @@ class _Shape(Struct):
         pad: str | None = None,
         template: bool = False,
         has_tokenizer: bool = True,
+        gaps: int = 0,
     ) -> ModelFacts:
         return ModelFacts(
             folder=folder,
@@ -281,32 +298,9 @@ class _Shape(Struct):
             linears=linears,
             layer_parameters=layer_parameters,
             rope=rope,
+            shape=self.shape,
+            gaps=gaps,
         )
-
-
-def _refuse_other_kinds(config: Mapping[str, Any], architecture: str, where: str) -> None:
-    """Raise FtuiError(MODEL_UNSUPPORTED) for what cannot be tuned here as a text model."""
-    reason = ""
-    quantized = config.get("quantization_config")
-    if config.get("is_encoder_decoder"):
-        reason = "it is an encoder-decoder model; ftui tunes decoders that continue a text"
-    elif any(key in config for key in ("vision_config", "audio_config", "text_config")):
-        reason = "it is a model of text with images or sound; ftui tunes text models"
-    elif any(config.get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts")):
-        reason = "it is a mixture of experts, which ftui does not tune yet"
-    elif isinstance(quantized, Mapping):
-        reason = (
-            f"its weights are packed already ({quantized.get('quant_method', 'quantised')}), so they cannot be tuned"
-        )
-    elif architecture and not architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        reason = f"{architecture} is not a model that continues a text"
-    if reason:
-        step = (
-            "take the original weights; QLoRA packs them itself"
-            if isinstance(quantized, Mapping)
-            else "take another model"
-        )
-        raise FtuiError(Exit.MODEL_UNSUPPORTED, f"this model cannot be tuned: {reason}", where, step)
 
 
 def _linears_in(tensors: list[Tensor], layers: int) -> list[Linear]:
@@ -314,13 +308,13 @@ def _linears_in(tensors: list[Tensor], layers: int) -> list[Linear]:
     groups: dict[tuple[str, int, int], int] = {}
     for tensor in tensors:
         parts, at = tensor.name.split("."), _layer(tensor.name, layers)
-        if len(tensor.shape) != 2 or at is None or parts[-1] != "weight":
+        if len(tensor.shape) != 2 or at is None or parts[-1] != "weight" or parts[-2] == "relative_attention_bias":
             continue
         outputs, inputs = tensor.shape
         key = (".".join(parts[at + 1 : -1]), inputs, outputs)
         groups[key] = groups.get(key, 0) + 1
     return [
-        Linear(name, inputs, outputs, count, any(word in name for word in _ATTENTION_WORDS))
+        Linear(name, inputs, outputs, count, any(word in name.lower() for word in _ATTENTION_WORDS))
         for (name, inputs, outputs), count in groups.items()
     ]
 
@@ -370,47 +364,3 @@ def _no_config(folder: Path) -> FtuiError:
         str(folder),
         "pick the folder that holds one",
     )
-
-
-class _AddedToken(Struct):
-    id: int
-    content: str
-
-
-class _TokenizerFile(Struct):
-    """The one part of tokenizer.json that is needed here; the rest is skipped while parsing."""
-
-    added_tokens: list[_AddedToken] = field(default_factory=list)
-
-
-def _tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None, bool]:
-    """(end token, pad token, has a chat template), each from wherever this model keeps it."""
-    settings = json_object(folder / "tokenizer_config.json") or {}
-    special = json_object(folder / "special_tokens_map.json") or {}
-    template = bool(settings.get("chat_template")) or any(
-        (folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")
-    )
-    added: dict[int, str] | None = None
-    found: list[str | None] = []
-    for key in ("eos_token", "pad_token"):
-        token = settings.get(key) or special.get(key)
-        if isinstance(token, Mapping):  # an AddedToken written out
-            token = token.get("content")
-        number = config.get(f"{key}_id")
-        if isinstance(number, list):  # several ways to end; the first is the one that training teaches
-            number = number[0] if number else None
-        if not isinstance(token, str) and isinstance(number, int):
-            if added is None:
-                added = _added_tokens(folder / "tokenizer.json")
-            token = added.get(number)
-        found.append(token if isinstance(token, str) else None)
-    return found[0], found[1], template
-
-
-def _added_tokens(path: Path) -> dict[int, str]:
-    try:
-        with path.open("rb") as file:
-            parsed = msgspec.json.decode(file.read(JSON_LIMIT), type=_TokenizerFile)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}  # the tokenizer itself will say what is wrong with its file, when it is loaded
-    return {token.id: token.content for token in parsed.added_tokens}

@@ -111,7 +111,7 @@ def table(
     for method, bits, label in _METHODS:
         packed = {"bits": bits} if method == "qlora" else {}
         refused = "".join(
-            support.reasons(facts, msgspec.structs.replace(settings, method=method, **packed), hardware)[:1]
+            support.reasons(facts, msgspec.structs.replace(settings, method=method, **packed), hardware, stage)[:1]
         )
         for micro_batch in _MICRO_BATCHES:
             changed = msgspec.structs.replace(settings, method=method, micro_batch=micro_batch, **packed)

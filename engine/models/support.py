@@ -6,13 +6,44 @@ import importlib.util
 from collections.abc import Iterator
 
 from engine.hardware import Hardware
+from engine.models import shape
 from engine.models.facts import ModelFacts
-from engine.recipe import Settings
+from engine.recipe import Method, Settings, Stage
+
+# What learns in models that do not go on with a text. A prompt or prefix of learned tokens, and what is built for
+# decoders only, is not offered for them; an encoder-decoder has two stacks, so that "the last layers" mean nothing.
+_METHODS: dict[shape.Shape, tuple[Method, ...]] = {
+    "masked": ("lora", "qlora", "freeze", "full"),
+    "seq2seq": ("lora", "qlora", "full"),
+}
 
 
-def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware) -> list[str]:
+def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware, stage: Stage) -> list[str]:
     """Why `settings` cannot be carried out with this model on this machine, each with its way out; empty if they can."""
-    return [*_layers(facts, settings), *_attention(settings, hardware), *_positions(facts, settings)]
+    return [
+        *_shape(facts, settings, stage),
+        *_layers(facts, settings),
+        *_attention(settings, hardware),
+        *_positions(facts, settings),
+    ]
+
+
+def _shape(facts: ModelFacts, settings: Settings, stage: Stage) -> Iterator[str]:
+    if facts.shape == "causal":
+        return
+    kind = "fills in masked words" if facts.shape == "masked" else "is an encoder-decoder"
+    if stage != "pretraining":
+        yield (
+            f"{stage} needs a model that goes on with a text, and this one {kind}: take another model, or go on "
+            "pre-training it on bare text (stage pretraining)"
+        )
+    if settings.method not in _METHODS[facts.shape]:
+        yield f"{settings.method} does not work here with a model that {kind}: take method lora or full"
+    if settings.neftune is not None:
+        yield f"neftune is made for tuning on answers, and this model {kind}: turn it off"
+    if facts.has_tokenizer and not facts.gaps:
+        missing = "mask token" if facts.shape == "masked" else "sentinels (<extra_id_0>, …)"
+        yield f"its tokenizer has no {missing} to stand for what is left out: take the tokenizer it was pre-trained with"
 
 
 def _layers(facts: ModelFacts, settings: Settings) -> Iterator[str]:

@@ -21,9 +21,21 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+_HEADS = (
+    *("lm_head.weight", "embed_out.weight", "output.weight"),
+    *("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight", "decoder.weight"),
+)
+# Weights that some checkpoints store twice: the copy, and what it is a copy of.
+_COPIES = {
+    "encoder.embed_tokens.weight": "shared.weight",
+    "decoder.embed_tokens.weight": "shared.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+    "lm_head.decoder.bias": "lm_head.bias",
+}
+# What BERT was pre-trained with beside its head for masked words: nothing that fills in words needs it.
+_OTHER_HEADS = ("pooler", "seq_relationship")
 # Tables and masks that some checkpoints store beside their parameters.
-_BUFFERS = ("rotary_emb.inv_freq", ".attn.masked_bias", ".attention.masked_bias")
+_BUFFERS = ("rotary_emb.inv_freq", ".attn.masked_bias", ".attention.masked_bias", "embeddings.position_ids")
 
 Dimension = Annotated[int, Meta(ge=0, le=1 << 31)]
 
@@ -51,16 +63,23 @@ class _Index(Struct):
     weight_map: dict[str, str]
 
 
-def tensors(folder: Path) -> list[Tensor]:
-    """All parameters of the model in `folder`, from one file or from the shards its index names.
+def tensors(folder: Path, *, masked: bool = False) -> list[Tensor]:
+    """All parameters of the model in `folder`, from one file or from the shards its index names; a copy does not count.
 
+    masked  of a model that fills in words, only what that takes
     Raises FtuiError(MODEL_NO_WEIGHTS) where there are none, or not all of them, or only pickled ones.
     """
     found: dict[str, Tensor] = {}
     for path in _files(folder):
         for tensor in header(path):
             found[tensor.name] = tensor
-    parameters = [tensor for tensor in found.values() if not _is_buffer(tensor)]
+    parameters = [
+        tensor
+        for tensor in found.values()
+        if not _is_buffer(tensor)
+        and _COPIES.get(tensor.name) not in found
+        and not (masked and any(part in _OTHER_HEADS for part in tensor.name.split(".")))
+    ]
     if not parameters:
         raise FtuiError(Exit.MODEL_NO_WEIGHTS, "the weights file holds no weights", str(folder), _AGAIN)
     return parameters

@@ -227,7 +227,7 @@ def for_training(recipe: Recipe, folder: Path, adapter: Path | None = None) -> A
         raise FtuiError(
             Exit.RECIPE_INVALID, f"{settings.method} tuning cannot start from an adapter", next_step="merge it first"
         )
-    for reason in support.reasons(model_facts.read(folder), settings, hardware.read()):
+    for reason in support.reasons(model_facts.read(folder), settings, hardware.read(), recipe.stage):
         raise FtuiError(Exit.PLAN_REFUSED, reason)
     judge = recipe.stage == "reward"
     if judge and start is not None:

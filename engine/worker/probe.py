@@ -85,7 +85,7 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
 
     trust.check(folder)
     facts, machine = model_facts.read(folder), hardware.read()
-    for reason in support.reasons(facts, settings, machine):
+    for reason in support.reasons(facts, settings, machine, "sft"):
         raise FtuiError(Exit.PLAN_REFUSED, reason)
     deep = _depth(facts)
     slow = machine.device == "cpu"

@@ -215,7 +215,10 @@ def test_damaged_weights(tmp_path: Path) -> None:
         ({"vision_config": {}}, "images"),
         ({"num_local_experts": 8}, "experts"),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
-        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
+        ({"architectures": ["LlamaModel"]}, "LlamaModel"),
+        ({"architectures": ["ElectraForMaskedLM"], "model_type": "electra"}, "bert, roberta"),
+        ({"is_encoder_decoder": True, "model_type": "bart"}, "t5, mt5, umt5 only, not bart"),
+        ({"is_encoder_decoder": True, "model_type": "t5", "architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
     ],
 )
 def test_other_kinds_of_models_are_refused(tmp_path: Path, change: dict[str, Any], word: str) -> None:

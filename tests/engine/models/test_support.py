@@ -33,7 +33,7 @@ def test_refused_with_a_way_out(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], hardware: Hardware, words: str
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (reason,) = support.reasons(SMOL, settings(**changes), hardware)
+    (reason,) = support.reasons(SMOL, settings(**changes), hardware, "sft")
     assert words in reason and (": take" in reason or ": lower" in reason)
 
 
@@ -42,14 +42,14 @@ def test_refused_with_a_way_out(
     [{}, {"method": "freeze", "trained_layers": 30}, {"method": "qlora", "bits": 8}, {"attention": "eager"}],
 )
 def test_the_rest_is_not(changes: dict[str, Any]) -> None:
-    assert support.reasons(SMOL, settings(**changes), CPU) == []
+    assert support.reasons(SMOL, settings(**changes), CPU, "sft") == []
 
 
 @pytest.mark.parametrize(("rope", "words"), [(None, "no rotary positions"), ("llama3", "stretched already (llama3)")])
 def test_positions_that_cannot_be_stretched(rope: str | None, words: str) -> None:
     model = msgspec.structs.replace(SMOL, rope=rope)
     longer = settings(rope="yarn", max_length=2 * SMOL.context)
-    (reason,) = support.reasons(model, longer, CPU)
+    (reason,) = support.reasons(model, longer, CPU, "sft")
     assert words in reason
-    assert support.reasons(SMOL, longer, CPU) == []
-    assert support.reasons(model, settings(rope="yarn", max_length=SMOL.context), CPU) == []
+    assert support.reasons(SMOL, longer, CPU, "sft") == []
+    assert support.reasons(model, settings(rope="yarn", max_length=SMOL.context), CPU, "sft") == []
