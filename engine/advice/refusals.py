@@ -8,9 +8,9 @@ from engine.advice.fit import fits, smallest, values_of
 from engine.advice.kinds import Facts, gigabytes
 from engine.advice.stage import NAMES
 from engine.models import support
-from engine.models.facts import trainable
 from engine.models.memory import Memory
-from engine.recipe import LOSSES, TOGETHER, TRAINED_STAGES, Settings
+from engine.models.trainable import trainable
+from engine.recipe import LOSSES, TOGETHER, TRAINED_STAGES, VIRTUAL, Settings
 
 _KEPT_CHECKPOINTS = 4  # two kept, one being written, the result
 
@@ -66,17 +66,28 @@ def _stage(facts: Facts, settings: Settings) -> Iterator[str]:
 def _rewards(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.kind != "rl":
         return
-    generations, answers = settings.generations, settings.micro_batch * settings.accumulation
+    ppo, answers = facts.stage == "ppo", settings.micro_batch * settings.accumulation
+    generations = 1 if ppo else settings.generations
     if generations is None or settings.answer_length is None or settings.temperature is None:
-        yield f"{NAMES[facts.stage]} needs generations, answer_length and temperature"
+        yield f"{NAMES[facts.stage]} needs {'' if ppo else 'generations, '}answer_length and temperature"
         return
+    if ppo and settings.generations is not None:
+        yield "PPO draws one answer to each prompt: leave generations out, or take GRPO or RLOO"
+    if ppo and not settings.adapts:
+        yield (
+            f"PPO compares with the base under its adapter, and {settings.method} tuning changes the base: take method lora, "
+            "or GRPO or RLOO"
+        )
+    if ppo and settings.method in VIRTUAL:
+        yield f"PPO reads the layers themselves, where {settings.method} tuning has nothing: take method lora, or GRPO or RLOO"
     if answers % generations:
         yield (
             f"a step of {answers} answers cannot hold whole groups of {generations}: take a micro_batch and an accumulation "
             f"whose product is a multiple of {generations}"
         )
     elif facts.rows and answers // generations > facts.rows:
-        yield f"a step wants {answers // generations} prompts, and there are {facts.rows}: take a smaller micro_batch"
+        of = "round" if ppo else "step"
+        yield f"a {of} wants {answers // generations} prompts, and there are {facts.rows}: take a smaller micro_batch"
     if settings.eval_fraction:
         yield "prompts cannot be held out: the reward of each step shows how it goes, take an eval_fraction of 0"
     if settings.stop_on_plateau:

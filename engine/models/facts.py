@@ -18,7 +18,6 @@ from engine.models import special_tokens, weights
 from engine.models.files import json_object
 from engine.models.shape import Shape
 from engine.models.weights import Tensor
-from engine.recipe import Settings
 
 # Families that share Llama's block: (attention has biases on q, k, v; norms on q and k; tied when config is silent).
 _LLAMA_LIKE: dict[str, tuple[bool, bool, bool]] = {
@@ -30,6 +29,7 @@ _LLAMA_LIKE: dict[str, tuple[bool, bool, bool]] = {
     "smollm3": (False, False, True),
 }
 _DEFAULT_CONTEXT = 1024  # where a config names none: the Phi-2 QLoRA tutorial's choice
+_TURNED = ("gpt2", "openai-gpt")
 _ATTENTION_WORDS = ("attn", "attention")
 
 
@@ -107,7 +107,7 @@ def read(folder: Path) -> ModelFacts:
         raise _no_config(folder)
     sizes = _Sizes.of(config, str(folder))
     tensors = weights.tensors(folder, masked=sizes.shape == "masked")
-    linears = _linears_in(tensors, sizes.layers)
+    linears = _linears_in(tensors, sizes.layers, turned=sizes.model_type in _TURNED)
     tied = not any(weights.is_head(tensor.name) for tensor in tensors)
     # A tied head is stored once by rights; where a checkpoint keeps a copy all the same, the config says so.
     if not tied and config.get("tie_word_embeddings", sizes.shape != "causal") is True:
@@ -181,20 +181,6 @@ def from_config(config: Mapping[str, Any], name: str = "") -> ModelFacts:
         linears=linears,
         layer_parameters=layers * layer,
         rope=_rope(config),
-    )
-
-
-def trainable(facts: ModelFacts, settings: Settings) -> int:
-    """Parameters that learn: all of them for full tuning, those of the last `trained_layers` layers for freeze tuning,
-    else rank x (inputs + outputs) of each targeted matrix."""
-    if settings.method == "full":
-        return facts.parameters
-    if settings.method == "freeze":
-        return facts.layer_parameters * min(settings.trained_layers, facts.layers) // facts.layers
-    return sum(
-        settings.rank * (linear.inputs + linear.outputs) * linear.count
-        for linear in facts.linears
-        if linear.attention or settings.targets == "all-linear"
     )
 
 
@@ -303,14 +289,17 @@ class _Sizes(Struct):
         )
 
 
-def _linears_in(tensors: list[Tensor], layers: int) -> list[Linear]:
-    """The matrices inside the layers: two-dimensional weights whose name holds a layer number."""
+def _linears_in(tensors: list[Tensor], layers: int, *, turned: bool) -> list[Linear]:
+    """The matrices inside the layers: two-dimensional weights whose name holds a layer number.
+
+    turned  they are stored with their inputs first
+    """
     groups: dict[tuple[str, int, int], int] = {}
     for tensor in tensors:
         parts, at = tensor.name.split("."), _layer(tensor.name, layers)
         if len(tensor.shape) != 2 or at is None or parts[-1] != "weight" or parts[-2] == "relative_attention_bias":
             continue
-        outputs, inputs = tensor.shape
+        outputs, inputs = reversed(tensor.shape) if turned else tensor.shape
         key = (".".join(parts[at + 1 : -1]), inputs, outputs)
         groups[key] = groups.get(key, 0) + 1
     return [

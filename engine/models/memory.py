@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from engine.hardware import Device, Hardware
 from engine.models import kept, support
-from engine.models.facts import ModelFacts, trainable
+from engine.models.facts import ModelFacts
+from engine.models.trainable import trainable
 from engine.recipe import Method, Settings, Stage
 
 GIB = 1024**3
@@ -172,7 +173,7 @@ def forecast(
         # Gradients of the micro-batches before; while a single one is computed there are none yet but the head's.
         optimizer=moments + (gradients if settings.accumulation > 1 else head),
         activations=held,
-        logits=_logits(facts, settings, tokens, device, "train"),
+        logits=_answers(facts, settings) if stage == "ppo" else _logits(facts, settings, tokens, device, "train"),
     )
     update = _whole(
         device,
@@ -182,7 +183,7 @@ def forecast(
         activations=max(0, lost - gradients),
     )
     moments_ = [backward, update]
-    if settings.generations:
+    if settings.answer_length:
         answers = settings.micro_batch * settings.accumulation
         cache = 2 * facts.layers * facts.kv_heads * facts.head_dim * number
         moments_.append(
@@ -290,6 +291,12 @@ def _logits(
     tile = min(tokens, _TILE_TOKENS) * min(facts.vocabulary, _TILE_VOCABULARY)
     copies = 4 * _TILE_COPIES[phase] if device == "cpu" else 0.0
     return tile * (number + copies) + tokens * facts.hidden * (3 * number + 4)
+
+
+def _answers(facts: ModelFacts, settings: Settings) -> float:
+    """PPO reads the whole distribution of each token of the answers: in fp32 the logits, the gradient of what was drawn,
+    the probabilities and their gradient (measured). The value head and the round that is kept are too small to count."""
+    return 4 * 4 * settings.micro_batch * (settings.answer_length or 0) * facts.vocabulary
 
 
 def _chat(facts: ModelFacts, settings: Settings, longest: int, device: Device) -> Memory:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import Exit, FtuiError
 from engine.models import facts
+from engine.models.trainable import scaled_by_ia3, trainable
 from tests.engine.models import known
 from tests.engine.settings import settings
 
@@ -55,8 +56,8 @@ def test_gpt2_is_counted_without_its_masks_and_tied(tmp_path: Path) -> None:
     found = facts.read(known.write_model(tmp_path / "gpt2", known.GPT2, known.gpt2_weights()))
     assert found.parameters == 124_439_808
     assert (found.tied, found.intermediate, found.head_dim, found.context) == (True, 3072, 64, 1024)
-    assert facts.trainable(found, settings(rank=8)) == 8 * 12 * (768 + 2304 + 768 + 768 + 2 * (768 + 3072))
-    assert facts.trainable(found, settings(rank=8, targets="attention")) == 8 * 12 * (768 + 2304 + 768 + 768)
+    assert trainable(found, settings(rank=8)) == 8 * 12 * (768 + 2304 + 768 + 768 + 2 * (768 + 3072))
+    assert trainable(found, settings(rank=8, targets="attention")) == 8 * 12 * (768 + 2304 + 768 + 768)
 
 
 def test_shards_count_like_one_file(tmp_path: Path) -> None:
@@ -78,15 +79,27 @@ def test_a_stored_copy_of_a_tied_head_counts_once(tmp_path: Path) -> None:
 def test_trainable(tmp_path: Path) -> None:
     smol = facts.from_config(known.SMOLLM2_135M)
     # What PEFT prints for rank 8 on all linear layers of this model.
-    assert facts.trainable(smol, settings(rank=8)) == 2_442_240
-    assert facts.trainable(smol, settings(method="full")) == smol.parameters
+    assert trainable(smol, settings(rank=8)) == 2_442_240
+    assert trainable(smol, settings(method="full")) == smol.parameters
     # A layer: 2 (h a + h k) + 3 h i + 2 h with h 576, a 576, k 192, i 1536.
     layer = 2 * (576 * 576 + 576 * 192) + 3 * 576 * 1536 + 2 * 576
-    assert facts.trainable(smol, settings(method="freeze", trained_layers=2)) == 2 * layer
-    assert facts.trainable(smol, settings(method="freeze", trained_layers=99)) == 30 * layer
+    assert trainable(smol, settings(method="freeze", trained_layers=2)) == 2 * layer
+    assert trainable(smol, settings(method="freeze", trained_layers=99)) == 30 * layer
     phi = facts.read(known.write_model(tmp_path / "phi", known.PHI2, known.phi2_weights()))
     attention, mlp = 4 * (2560 * 2560 + 2560), 2 * 2560 * 10240 + 2560 + 10240
-    assert facts.trainable(phi, settings(method="freeze", trained_layers=1)) == attention + mlp + 2 * 2560
+    assert trainable(phi, settings(method="freeze", trained_layers=1)) == attention + mlp + 2 * 2560
+    # What peft itself counts is in tests/engine/worker/test_adapters.py; here against the papers' formulas.
+    assert trainable(smol, settings(method="ia3")) == 30 * (192 + 192 + 1536)
+    assert trainable(smol, settings(method="prompt", virtual_tokens=10)) == 10 * 576
+    assert trainable(smol, settings(method="prefix", virtual_tokens=10)) == 10 * 30 * 2 * 3 * 64
+    magnitudes = 30 * (576 + 192 + 192 + 576 + 1536 + 1536 + 576)
+    assert trainable(smol, settings(rank=8, dora=True)) == 2_442_240 + magnitudes
+
+
+def test_what_ia3_scales_is_known_by_name() -> None:
+    assert scaled_by_ia3(["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]) == (["c_attn"], ["mlp.c_proj"])
+    assert scaled_by_ia3(["attention.query_key_value", "mlp.dense_4h_to_h"]) == (["query_key_value"], ["dense_4h_to_h"])
+    assert scaled_by_ia3(["mixer.in_proj", "mixer.down_proj"]) == ([], [])
 
 
 @pytest.mark.parametrize(

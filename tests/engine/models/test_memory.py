@@ -10,6 +10,7 @@ import pytest
 from engine.hardware import Hardware
 from engine.models import facts
 from engine.models.memory import GIB, Memory, forecast, table
+from engine.models.trainable import trainable
 from tests.engine.models import known
 from tests.engine.settings import settings
 
@@ -95,7 +96,7 @@ def test_bytes_a_trained_parameter_costs() -> None:
         chosen = settings(**{"accumulation": accumulation, "optimizer": "adamw_torch_fused", **changes})
         memory = forecast(LLAMA, chosen, longest=2048, device="cuda")
         mine = memory.weights if chosen.method == "full" else memory.adapter
-        return (mine + memory.optimizer) / facts.trainable(LLAMA, chosen)
+        return (mine + memory.optimizer) / trainable(LLAMA, chosen)
 
     assert each() == 16
     assert each(method="full") == 16

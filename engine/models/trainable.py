@@ -1,0 +1,63 @@
+"""How many parameters learn, by method, from the model's sizes alone. Tests hold the counts against peft's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.models.facts import ModelFacts
+from engine.recipe import Settings
+
+# What IA3 scales (its paper, section 3.3), by the names that the families in use give them: keys and values, in one
+# matrix with the queries where a family keeps them so; and what reads the features of the feed-forward block.
+_KEYS_AND_VALUES = ("k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv")
+_FEATURES = ("down_proj", "fc2", "fc_out", "dense_4h_to_h", "mlp.c_proj")
+
+
+def trainable(facts: ModelFacts, settings: Settings) -> int:
+    """Parameters that learn.
+
+    LoRA       rank x (inputs + outputs) of each targeted matrix; with DoRA its outputs once more
+    IA3        a factor for each key, value and feature
+    prompt     virtual tokens x hidden
+    prefix     virtual tokens x a key and a value in each layer
+    """
+    match settings.method:
+        case "full":
+            return facts.parameters
+        case "freeze":
+            return facts.layer_parameters * min(settings.trained_layers, facts.layers) // facts.layers
+        case "ia3":
+            names = [linear.name for linear in facts.linears]
+            keys, features = scaled_by_ia3(names)
+            return sum(
+                linear.count * (linear.outputs if _named(linear.name, keys) else linear.inputs)
+                for linear in facts.linears
+                if _named(linear.name, [*keys, *features])
+            )
+        case "prompt":
+            return settings.virtual_tokens * facts.hidden
+        case "prefix":
+            return settings.virtual_tokens * facts.layers * 2 * facts.kv_heads * facts.head_dim
+        case _:
+            return sum(
+                (settings.rank * (linear.inputs + linear.outputs) + linear.outputs * settings.dora) * linear.count
+                for linear in facts.linears
+                if linear.attention or settings.targets == "all-linear"
+            )
+
+
+def scaled_by_ia3(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(keys and values, features): those of the names known here that end one of `names`, dotted names of matrices.
+
+    Both are empty where a family's names are not known, which `support` refuses.
+    """
+    given = list(names)
+    keys, features = (
+        [word for word in known if any(_named(name, [word]) for name in given)]
+        for known in (_KEYS_AND_VALUES, _FEATURES)
+    )
+    return (keys, features) if keys and features else ([], [])
+
+
+def _named(name: str, words: list[str]) -> bool:
+    return any(name == word or name.endswith("." + word) for word in words)
