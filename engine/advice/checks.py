@@ -154,7 +154,7 @@ def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
 
 
 def _beta(facts: Facts, settings: Settings) -> Iterator[str]:
-    if settings.beta is None:
+    if settings.beta is None or facts.kind == "rl":  # of rewards, every beta counts and small ones are usual
         return
     low, high = BETA_IN_USE
     beta = number(settings.beta)

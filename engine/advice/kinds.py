@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from engine.advice import fields
 from engine.hardware import Hardware
 from engine.models.facts import ModelFacts
 from engine.models.memory import Memory
-from engine.recipe import Settings, Stage
+from engine.recipe import PPO_PASSES, Settings, Stage
 from engine.speeds import Measured
+from engine.text import number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,6 +193,31 @@ class Plan(Struct, kw_only=True):
     stage: Advice
     gate: Gate
 
+    def shown(self, everything: bool) -> tuple[list[Advice], list[Advice]]:
+        """What a person is shown: the settings that most people look at; and of the rest that count here those that were
+        edited, or all of them, and edits that do not count here.
+        """
+        of = {advice.field: advice for advice in self.advice}
+        few, expert = self._counting()
+        idle = [name for name in self.edits if name not in (*few, *expert) and self.edits[name] != of[name].value]
+        rest = [name for name in expert if everything or name in self.edits]
+        return [of[name] for name in few], [of[name] for name in (*rest, *idle)]
+
+    def why(self, advice: Advice) -> tuple[str, str]:
+        """Reason and source of the value that holds: the person's own where they set it."""
+        if advice.field not in self.edits:
+            return advice.reason, advice.source
+        few, expert = self._counting()
+        if advice.field not in (*few, *expert):
+            return "you set it; it does not count here", "you"
+        if self.edits[advice.field] != advice.value:
+            return f"you set it; advised {number(advice.value)}", "you"
+        return "you set it, as advised", "you"
+
+    def _counting(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        stage, method = self.stage.value, self.settings.method
+        return fields.few(stage, method), fields.expert(stage, method, self.settings)
+
     @property
     def verdict(self) -> str:
         """The plan in a word or two and the first thing to know: "ready", "may disappoint: …", "cannot work: …"."""
@@ -210,11 +237,12 @@ def held_out(rows: int, eval_fraction: float) -> int:
 
 def optimizer_steps(rows: int, settings: Settings) -> int:
     """Optimizer steps of the whole run, as the trainer counts them: each epoch ends with a step, even a partial one; of
-    answers to prompts only whole steps are made.
+    answers to prompts only whole steps are made. PPO makes PPO_PASSES of each round of answers.
     """
-    if settings.generations:
-        prompts = max(1, settings.micro_batch * settings.accumulation // settings.generations)
-        return math.ceil(rows // prompts * settings.epochs)
+    if settings.answer_length:
+        prompts = max(1, settings.micro_batch * settings.accumulation // (settings.generations or 1))
+        passes = 1 if settings.generations else PPO_PASSES
+        return math.ceil(rows // prompts * passes * settings.epochs)
     batches = math.ceil((rows - held_out(rows, settings.eval_fraction)) / settings.micro_batch)
     return max(0, math.ceil(math.ceil(batches / settings.accumulation) * settings.epochs))
 

@@ -60,7 +60,8 @@ def method(facts: Facts, values: Values) -> Advice:
         rest = [other for key, other in others.items() if key != name]
         return Advice("method", name, reason, source, confidence, rest)  # type: ignore[arg-type]
 
-    if facts.complex_task and facts.rows > FULL_ROWS and fits(facts, values, method="full"):
+    whole = facts.stage != "ppo"  # which compares with the base under an adapter
+    if whole and facts.complex_task and facts.rows > FULL_ROWS and fits(facts, values, method="full"):
         return advice("full", f"complex, {facts.rows:,} rows, and it fits", GUIDE, "medium")
     if fits(facts, values, method="lora"):
         if facts.rows <= FULL_ROWS:

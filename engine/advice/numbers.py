@@ -18,6 +18,7 @@ WALKTHROUGH = "LLaMA-Factory walk-through"
 PEFT = "PEFT overview"
 REGRET = "LoRA Without Regret"
 TRL = "TRL default"
+PPO_PAPER = "PPO paper"
 FACTORY = "LLaMA-Factory default"
 MEASURED = "measured"
 DATA = "your data"
@@ -111,6 +112,7 @@ GENERATIONS = Number(8, TRL, "enough to tell a good answer from others")
 ANSWER_LENGTH = Number(256, RULE, "longer ones are cut, and cost the most", "low")
 TEMPERATURE = Number(1.0, TRL, "as the model itself would draw")
 PROMPTS = 2  # whose answers a step learns from
+PPO_PROMPTS = 16  # a round: as many answers as a step of the other two has
 BETA_IN_USE = (0.1, 0.5)
 
 # Full tuning of a complex task from this many rows on.

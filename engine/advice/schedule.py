@@ -26,6 +26,8 @@ from engine.advice.numbers import (
     MEASURED,
     MEDIUM_DATA,
     MODEL,
+    PPO_PAPER,
+    PPO_PROMPTS,
     PRIMER,
     PROMPTS,
     REGRET,
@@ -42,7 +44,7 @@ from engine.advice.numbers import (
     part,
 )
 from engine.advice.stage import LOSS_EFFECTS
-from engine.recipe import LOSSES, Settings
+from engine.recipe import LOSSES, PPO_PASSES, Settings
 
 _PRIMER_RATE = Alternative(5e-5, "the tuning primer's upper end for pre-trained weights (1e-5 to 5e-5)")
 _PAIRS: dict[Part, list[Alternative]] = {
@@ -99,7 +101,8 @@ def epochs(facts: Facts, values: Values) -> Advice:
     """
     others = [Alternative(3.0, "usual elsewhere (LLaMA-Factory 3, Unsloth 1 to 3)")]
     if facts.kind == "rl":
-        passes = float(max(1, min(10, math.ceil(WANTED_STEPS * PROMPTS / max(1, facts.rows)))))
+        each = PPO_PROMPTS / PPO_PASSES if facts.stage == "ppo" else PROMPTS  # prompts a step
+        passes = float(max(1, min(10, math.ceil(WANTED_STEPS * each / max(1, facts.rows)))))
         others = [Alternative(2 * passes, "twice the time; new answers to the same prompts")]
         return Advice("epochs", passes, f"so that there are about {WANTED_STEPS} steps", RULE, "medium", others)
     if facts.rated and facts.rows < MEDIUM_DATA:
@@ -133,14 +136,18 @@ def learning_rate(facts: Facts, values: Values) -> Advice:
     and ratings a twentieth (full) and a fortieth (adapter). The sources stand beside the numbers.
     """
     key = (facts.kind, part(values["method"]))
-    chosen = LEARNING_RATES[key]
-    return Advice("learning_rate", chosen.value, chosen.reason, chosen.source, chosen.confidence, _OTHER_RATES[key])
+    chosen, others = LEARNING_RATES[key], _OTHER_RATES[key]
+    if facts.stage == "ppo":
+        others = [*others, Alternative(3e-6, "TRL's for PPO, when it had it; made for all weights")]
+    return Advice("learning_rate", chosen.value, chosen.reason, chosen.source, chosen.confidence, others)
 
 
 def effective_batch(facts: Facts, values: Values) -> int:
     """Rows an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears. Of
-    rewards: all answers to two prompts.
+    rewards: all answers to two prompts; of PPO, one answer to each of sixteen.
     """
+    if facts.stage == "ppo":
+        return min(PPO_PROMPTS, max(1, facts.rows))
     if facts.kind == "rl":
         return min(PROMPTS, max(1, facts.rows)) * int(values["generations"])
     rows = facts.rows - held_out(facts.rows, values["eval_fraction"])
@@ -161,7 +168,8 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
             break
     if facts.kind == "rl":
         others = [Alternative(max(1, chosen // 2), "half the memory; the accumulation follows")]
-        reason = "all answers of a step at once" if chosen == wanted else f"memory holds {chosen} of {wanted} answers"
+        of = "round" if facts.stage == "ppo" else "step"
+        reason = f"all answers of a {of} at once" if chosen == wanted else f"memory holds {chosen} of {wanted} answers"
         return Advice("micro_batch", chosen, reason, HARDWARE, "high", others if chosen > 1 else [])
     others = []
     if chosen > 1:
@@ -204,7 +212,8 @@ def accumulation(facts: Facts, values: Values) -> Advice:
     if chosen > 1:
         others.append(Alternative(1, f"effective batch {micro}, more and noisier steps"))
     rows = "1 row" if micro * chosen == 1 else f"{micro * chosen} {'answers' if facts.kind == 'rl' else 'rows'}"
-    return Advice("accumulation", chosen, f"{micro} x {chosen} = {rows} a step", GUIDE, "high", others)
+    of = "round" if facts.stage == "ppo" else "step"
+    return Advice("accumulation", chosen, f"{micro} x {chosen} = {rows} a {of}", GUIDE, "high", others)
 
 
 def schedule(facts: Facts, values: Values) -> Advice:
@@ -259,9 +268,13 @@ def stop_on_plateau(facts: Facts, values: Values) -> Advice:
 
 
 def beta(facts: Facts, values: Values) -> Advice:
-    """0.1 for pairs and ratings: vendor guide, TRL and LLaMA-Factory alike. RLOO and PPO 0.05, GRPO none: TRL."""
+    """0.1 for pairs and ratings: vendor guide, TRL and LLaMA-Factory alike. RLOO and PPO 0.05, GRPO none: TRL. Of PPO it
+    weighs the KL penalty in each token's reward; InstructGPT: 0.02.
+    """
     if facts.stage in ("rloo", "ppo"):
         others = [Alternative(0.1, "stays nearer to the reference model"), Alternative(0.01, "earns more, drifts more")]
+        if facts.stage == "ppo":
+            others[1] = Alternative(0.02, "InstructGPT's; earns more, drifts more")
         return Advice("beta", BETA_RL.value, BETA_RL.reason, BETA_RL.source, BETA_RL.confidence, others)
     if facts.stage == "grpo":
         others = [Alternative(0.04, "the paper's that brought GRPO; stays nearer to the reference model")]
@@ -288,7 +301,9 @@ def loss(facts: Facts, values: Values) -> Advice:
 
 
 def generations(facts: Facts, values: Values) -> Advice:
-    """8 answers to each prompt, for RL: TRL."""
+    """8 answers to each prompt, for GRPO and RLOO: TRL. PPO compares with its value head, not with other answers."""
+    if facts.stage == "ppo":
+        return Advice("generations", None, "PPO draws one answer to each prompt", PPO_PAPER, "high")
     others = [Alternative(4, "half the time, noisier"), Alternative(16, "twice the time, steadier")]
     return _for_rewards(facts, "generations", GENERATIONS, others)
 

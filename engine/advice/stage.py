@@ -38,6 +38,7 @@ LOSS_EFFECTS: dict[str, str] = {
     "sigmoid_norm": "the sigmoid of gaps per token: length counts less",
 }
 
+_VALUES = "the primer and the walk-through name PPO, which TRL no longer has: RLOO and GRPO need no value head, and come first"
 _ADVICE: dict[Stage, Advice] = {
     "sft": Advice(
         "stage",
@@ -96,10 +97,10 @@ _ADVICE: dict[Stage, Advice] = {
         "medium",
         [
             Alternative("rloo", "compares each answer with the others to its prompt, without scaling"),
-            Alternative("ppo", "learns a value of each token, too: one more head, steadier on long answers"),
+            Alternative("ppo", "the primer's: weighs each token, by a value head that has to be learned first"),
             Alternative("sft", "needs an answer in each row; far less to compute"),
         ],
-        "the primer and the walk-through name PPO, which TRL no longer has: RLOO and GRPO take its place",
+        _VALUES,
     ),
     "rloo": Advice(
         "stage",
@@ -107,8 +108,11 @@ _ADVICE: dict[Stage, Advice] = {
         "prompts and a reward: RLOO",
         TRL,
         "medium",
-        [Alternative("grpo", "scales by how far the answers to a prompt differ"), Alternative("ppo", "the primer's")],
-        "the primer and the walk-through name PPO, which TRL no longer has: RLOO and GRPO take its place",
+        [
+            Alternative("grpo", "scales by how far the answers to a prompt differ"),
+            Alternative("ppo", "the primer's: weighs each token, by a value head that has to be learned first"),
+        ],
+        _VALUES,
     ),
     "ppo": Advice(
         "stage",
@@ -116,8 +120,11 @@ _ADVICE: dict[Stage, Advice] = {
         "prompts and a reward: PPO",
         PRIMER,
         "medium",
-        [Alternative("grpo", "needs no value head (TRL)"), Alternative("rloo", "needs no value head (TRL)")],
-        "the primer and the walk-through name PPO, which TRL no longer has: RLOO and GRPO take its place",
+        [
+            Alternative("grpo", "needs no value head: steadier from the first step (TRL)"),
+            Alternative("rloo", "as GRPO, without scaling by how far the answers differ (TRL)"),
+        ],
+        _VALUES,
     ),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.advice.kinds import Facts, held_out, optimizer_steps
-from engine.recipe import Settings
+from engine.recipe import PPO_PASSES, Settings
 from engine.speeds import Work, best, operations
 
 # A core's fp32 matrix products with AVX2, measured; training reaches about half of that.
@@ -35,30 +35,49 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
 
     None where nothing is known about the device. Loading, answers to the probe prompt and checks come on top.
     """
-    if facts.kind == "rl":
-        return None, "not known: it depends on how long the answers get"
+    if facts.kind == "rl" and facts.hardware.device == "cuda":
+        return None, "not known: drawing answers a token at a time hangs on more than a card's arithmetic"
+    if facts.model is None:
+        return None, "not known before a model is picked"
     held = held_out(facts.rows, settings.eval_fraction)
-    rows, padded, updates = facts.rows - held, _padded(facts, settings), optimizer_steps(facts.rows, settings)
+    padded, updates = _padded(facts, settings), optimizer_steps(facts.rows, settings)
     work = Work.of(settings)
-    # Every evaluation is a forward pass, 2 of the operations that training takes, over the held-out rows.
-    forward = 2.0 / (operations(facts.model, work) if facts.model else 6.0)
-    passes = settings.epochs * rows + (updates // settings.save_every) * held * forward
+    # A forward pass takes 2 of the operations that training takes.
+    forward = 2.0 / operations(facts.model, work)
+    if facts.kind == "rl":
+        passes, padded, most = (
+            *_answered(facts, settings, updates, padded, forward),
+            "at most, with answers of full length: ",
+        )
+    else:
+        # Every evaluation is a forward pass over the held-out rows.
+        passes, most = settings.epochs * (facts.rows - held) + (updates // settings.save_every) * held * forward, ""
     if facts.stage in ("dpo", "kto"):
         passes += facts.rows * forward  # the reference reads every row once
     if facts.stage in ("dpo", "reward"):
         passes *= 2  # two sides a row
-    speed = best(facts.speeds, facts.model, settings) if facts.model else None
+    speed = best(facts.speeds, facts.model, settings)
     if speed is not None:
-        return speed.seconds(passes * padded, passes / settings.micro_batch, updates), speed.source
-    if facts.model is None:
-        return None, "not known before a model is picked"
+        return speed.seconds(passes * padded, passes / settings.micro_batch, updates), most + speed.source
     rate, where = _rate(facts, settings)
     if rate is None:
         return None, "not known before a probe (`ftui probe`): no stated speed for this card"
     each = operations(facts.model, work)
     slower = _QLORA_SLOWER if settings.method == "qlora" and facts.hardware.device == "cuda" else 1.0
     total = passes * padded * each * facts.model.parameters * slower
-    return total / rate, f"rough estimate, {each:.3g} N operations a token at {where}; `ftui probe` measures"
+    return total / rate, f"{most}rough estimate, {each:.3g} N operations a token at {where}; `ftui probe` measures"
+
+
+def _answered(facts: Facts, settings: Settings, updates: int, prompt: float, forward: float) -> tuple[float, float]:
+    """(answers as passes of training, tokens of one with its prompt at most), of rewards that cost nothing themselves.
+
+    Each answer is drawn token by token, which takes a forward pass over its prompt and itself; the reference reads it, and
+    PPO the model itself once more; then it is learned from, by PPO several times.
+    """
+    ppo = facts.stage == "ppo"
+    answers = updates * settings.micro_batch * settings.accumulation / (PPO_PASSES if ppo else 1)
+    reads = 1 + int(ppo) + int(ppo or bool(settings.beta))
+    return answers * ((PPO_PASSES if ppo else 1) + reads * forward), prompt + (settings.answer_length or 0)
 
 
 def _padded(facts: Facts, settings: Settings) -> float:

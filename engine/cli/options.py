@@ -144,7 +144,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reward",
         metavar="WHAT",
-        help="what an answer is worth, for grpo and rloo: length:N, regex:PATTERN, exact, or a reward model's run",
+        help="what an answer is worth, for grpo, rloo and ppo: length:N, regex:PATTERN, exact, or a reward model's run",
     )
     parser.add_argument("--goal", choices=GOALS, help="what the tuning is for")
     parser.add_argument("--deadline", metavar="TIME", help="when it has to be done, as in 2h or 45min")

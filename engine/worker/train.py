@@ -14,6 +14,7 @@ from transformers import set_seed
 
 from engine import hardware, paths, speeds
 from engine.models import facts
+from engine.recipe import PPO_PASSES
 from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, Progress, Result, Sample, Start, Step
@@ -57,8 +58,8 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     if resume:
         for change in checkpoints.changes(where.path / resume, origin):
             now.journal.write(Note(text=change))
-    # Of rewards, an epoch is every answer to every prompt.
-    answers = len(rows.train) * (settings.generations or 1) if stage.rewarded else len(rows.train)
+    # Of rewards, an epoch is every answer to every prompt; PPO learns from each of its answers several times.
+    answers = len(rows.train) * (settings.generations or PPO_PASSES) if stage.rewarded else len(rows.train)
     shared = trainer.arguments(recipe, where, answers, held_out)
     training = stage.trainer(
         run=where,

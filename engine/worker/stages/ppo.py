@@ -143,9 +143,9 @@ class PPO(Journalled, Trainer):
         ended = torch.isin(said, torch.tensor(self._ends, device=place)).int()
         mask = ((ended.cumsum(1) - ended) == 0).int()  # up to the end token, and with it
         made = {"ids": whole, "seen": torch.cat([asked, mask], 1), "mask": mask}
-        old, values = self._read_out(made)
+        old, values = self._read_by_parts(made)
         with use_adapter(model, self._reference):
-            reference, _ = self._read_out(made)
+            reference, _ = self._read_by_parts(made)
         model.train(training)
         answers = [row[: int(count)] for row, count in zip(said.tolist(), mask.sum(1), strict=True)]
         score = torch.tensor(
@@ -168,6 +168,12 @@ class PPO(Journalled, Trainer):
             "gained": whitened(gained, mask),
             "score": score,
         }
+
+    def _read_by_parts(self, made: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`_read_out` of a whole round: a micro-batch at a time, since each token has a number for every word."""
+        parts = zip(*(values.split(self._settings.micro_batch) for values in made.values()), strict=True)
+        chances, values = zip(*(self._read_out(dict(zip(made, part, strict=True))) for part in parts), strict=True)
+        return torch.cat(chances), torch.cat(values)
 
     def _read_out(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and value of each token of the answers, [answers, tokens] both.

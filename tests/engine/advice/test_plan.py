@@ -39,6 +39,7 @@ SOURCES = {
     "IA3 paper",
     "prompt tuning paper",
     "prefix tuning paper",
+    "PPO paper",
 }
 
 
@@ -55,6 +56,7 @@ def everything() -> list[Facts]:
         ("dpo", "instructions", False),
         ("kto", "instructions", False),
         ("grpo", "instructions", False),
+        ("ppo", "instructions", False),
     )
     return [
         facts(
@@ -126,6 +128,7 @@ def test_the_sentence() -> None:
         ("dpo", "lora", "DPO with LoRA on 2,000 rows: "),
         ("kto", "full", "Full KTO on 2,000 rows: "),
         ("grpo", "lora", "GRPO with LoRA on 2,000 rows: "),
+        ("ppo", "lora", "PPO with LoRA on 2,000 rows: "),
     ],
 )
 def test_the_sentence_names_stage_and_method(stage: str, method: str, words: str) -> None:

@@ -54,6 +54,29 @@ def test_losses_of_another_stage_and_those_that_need_company() -> None:
     assert "a micro_batch of 2 at least" in refused(facts(stage="dpo"), loss="aot", micro_batch=1)
 
 
+def test_what_ppo_cannot_do() -> None:
+    """It compares with the base under its adapter, and draws one answer to each prompt of a round."""
+    assert not refused(facts(stage="ppo"))
+    for method in ("full", "freeze"):
+        assert (
+            f"PPO compares with the base under its adapter, and {method} tuning changes the base: take method lora"
+            in (refused(facts(stage="ppo"), method=method))
+        )
+    for method in ("prompt", "prefix"):
+        assert f"PPO reads the layers themselves, where {method} tuning has nothing: take method lora" in refused(
+            facts(stage="ppo"), method=method
+        )
+    assert "PPO draws one answer to each prompt: leave generations out" in refused(facts(stage="ppo"), generations=4)
+    assert "PPO needs answer_length and temperature" in refused(facts(stage="ppo"), answer_length=None)
+    few = facts(30, stage="ppo")
+    assert not refused(few, micro_batch=15, accumulation=2)
+    assert "a round wants 32 prompts, and there are 30: take a smaller micro_batch" in refused(
+        few, micro_batch=16, accumulation=2
+    )
+    complex_ = facts(9000, stage="ppo", complex_task=True)  # elsewhere all weights would learn
+    assert advise(complex_).settings.method == "lora" and not refused(complex_)
+
+
 def test_longer_than_the_model_reads() -> None:
     assert "9000 tokens are more than the 8192" in refused(facts(), max_length=9000, rope="none")
     assert not refused(facts(), max_length=8192, rope="none")

@@ -9,7 +9,8 @@ import pytest
 from engine.advice import advise, optimizer_steps
 from engine.advice.numbers import LEARNING_RATES, RATES_IN_USE
 from engine.advice.schedule import accumulated
-from tests.engine.advice.cases import LLAMA, card, facts, identity, of
+from engine.recipe import PPO_PASSES
+from tests.engine.advice.cases import LLAMA, OLD_CPU, card, facts, identity, measured, of
 from tests.engine.settings import settings
 
 
@@ -68,10 +69,41 @@ def test_every_advised_rate_is_among_those_in_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "beta"), [("sft", None), ("pretraining", None), ("grpo", None), ("dpo", 0.1), ("kto", 0.1)]
+    ("stage", "beta"),
+    [("sft", None), ("pretraining", None), ("grpo", None), ("dpo", 0.1), ("kto", 0.1), ("rloo", 0.05), ("ppo", 0.05)],
 )
-def test_only_preferences_and_ratings_have_a_beta(stage: str, beta: float | None) -> None:
+def test_what_has_a_reference_has_a_beta(stage: str, beta: float | None) -> None:
     assert of(advise(facts(stage=stage)), "beta").value == beta
+
+
+def test_ppo_makes_four_steps_of_a_round() -> None:
+    """One answer to each of 16 prompts, as many as there are answers in a step of GRPO."""
+    plan = advise(facts(400, stage="ppo"))
+    assert (plan.settings.generations, plan.settings.micro_batch * plan.settings.accumulation) == (None, 16)
+    assert (plan.settings.epochs, plan.steps) == (1, 400 // 16 * PPO_PASSES)
+    assert advise(facts(400, stage="grpo")).settings.micro_batch == 16
+    assert of(plan, "accumulation").reason == "16 x 1 = 16 answers a round"
+    assert {0.02, 0.1} <= {other.value for other in of(plan, "beta").alternatives}
+    few = advise(facts(10, stage="ppo"))
+    assert (few.settings.micro_batch, few.settings.epochs, few.steps) == (10, 10, 40) and not few.refusals
+    assert advise(facts(41, stage="ppo"), edits={"epochs": 1.5}).steps == 12  # 2 rounds an epoch; 9 prompts wait
+
+
+def test_time_of_rewards_counts_answers_at_full_length() -> None:
+    """In passes of LoRA's training (4 N): drawn, read by itself and by the reference, half a pass each; then learned."""
+
+    def seconds(stage: str, **edits: Any) -> float:
+        plan = advise(
+            facts(400, stage=stage, hardware=OLD_CPU, speeds=measured(1e-3)), edits={"answer_length": 90, **edits}
+        )
+        assert plan.seconds_source.startswith("at most, with answers of full length: ")
+        return plan.seconds or 0.0
+
+    tokens = 400 * (110 + 90)
+    assert seconds("ppo") == pytest.approx(tokens * (PPO_PASSES + 1.5) * 1e-3)
+    assert seconds("grpo") == pytest.approx(8 * tokens * (1 + 0.5) * 1e-3)
+    assert seconds("grpo", beta=0.04) == pytest.approx(8 * tokens * (1 + 1.0) * 1e-3)
+    assert advise(facts(400, stage="ppo", speeds=measured(1e-3))).seconds is None  # on a card
 
 
 @pytest.mark.parametrize(

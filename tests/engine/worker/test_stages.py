@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from engine import draft as drafts
 from engine.data import dataset, tokenizer
 from engine.errors import FtuiError
 from engine.recipe import LOSSES, Recipe, Stage
 from engine.runs import directory
 from engine.runs.directory import RunDir
 from engine.runs.events import Evaluated, State, Step
-from tests.engine.worker.conftest import QUESTIONS, events
+from tests.engine.worker.conftest import QUESTIONS, events, wait
 
 Make = Callable[..., Recipe]
 
@@ -348,13 +349,27 @@ def test_prompts_are_rows_up_to_their_last_answer(staged: Make, tiny_model: Path
         stages.load("grpo").prepare(staged("grpo", rows, max_length=8), tiny_model)
 
 
-def test_ppo_raises_the_reward(staged: Make, lively_model: Path, train: Callable[..., RunDir]) -> None:
-    small = {"method": "lora", "learning_rate": 1e-2, "epochs": 25.0, "beta": 0.001, "generations": None}
-    drawn = {"micro_batch": 24, "answer_length": 4}
-    run = train(rewarded(staged, lively_model, "ppo", "regex:o", **small, **drawn))
+def test_ppo_raises_the_reward(lively_model: Path, tmp_path: Path, forks: None) -> None:
+    """From what a person picks to the result."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, prompts())))
+    small = {
+        "learning_rate": 1e-2,
+        "epochs": 25.0,
+        "beta": 0.001,
+        "micro_batch": 24,
+        "answer_length": 4,
+        "dropout": 0.0,
+    }
+    edits = {**small, "schedule": "constant", "save_every": 100, "sample_every": 100}
+    picked = drafts.Choice(model=str(lively_model), data=str(path), stage="ppo", reward="regex:o", edits=edits)
+    draft = drafts.make(picked)
+    assert not drafts.refusals(draft) and draft.plan.settings.generations is None and draft.plan.steps == 100
+    run = drafts.start(draft)
+    assert wait(run).state == "ready"
+    assert len(steps(run)) == draft.plan.steps  # 25 rounds of 24 prompts, 4 steps each
     found = [e.reward for e in steps(run) if e.reward is not None][::4]
-    assert len(found) == 25  # rounds of 24 prompts, 4 steps each
-    assert sum(found[-5:]) / 5 > 0.2 + sum(found[:5]) / 5
+    assert len(found) == 25 and sum(found[-5:]) / 5 > 0.2 + sum(found[:5]) / 5
     assert not [file for file in run.adapter.iterdir() if "head" in file.name or "round" in file.name]
 
 
