@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -22,23 +24,12 @@ from transformers import (
 from engine import hardware
 from engine.errors import Exit, FtuiError
 from engine.models import facts as model_facts
-from engine.models import support, trust
+from engine.models import shape, support
 from engine.recipe import Model, Recipe, Settings
+from engine.worker import adapters
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# What the attention projections are called in the families of models that people tune.
-ATTENTION = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "dense",
-    "out_proj",
-    "qkv_proj",
-    "c_attn",
-    "query_key_value",
-    "Wqkv",
-)
+_KINDS = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 
 
 def device() -> torch.device:
@@ -62,7 +53,7 @@ def base_model(
     Full tuning keeps fp32 weights and computes in 16 bit by autocast (16-bit weights would lose small updates);
     LoRA and freeze tuning hold what is frozen in the compute precision; QLoRA packs the layers' matrices: see `packing`.
     quantised  overrides what the method says (an export merges into unquantised weights)
-    judge      with a head that gives one score for a text, instead of the one that says what comes next
+    judge      with a head that gives one score for a text, instead of the one that says what comes next, or what is left out
     """
     packed = settings.method == "qlora" if quantised is None else quantised
     options: dict[str, Any] = {"quantization_config": packing(settings)} if packed else {}
@@ -70,7 +61,7 @@ def base_model(
     if judge:
         known.num_labels = 1
     with _code_refused(folder):
-        loaded = (AutoModelForSequenceClassification if judge else AutoModelForCausalLM).from_pretrained(
+        loaded = kind(known, judge).from_pretrained(
             folder,
             config=known,
             dtype=torch.float32 if settings.method == "full" else DTYPES[settings.precision],
@@ -85,6 +76,11 @@ def base_model(
         keep_unpacked(loaded)
         _let_go(loaded)
     return loaded
+
+
+def kind(config: PretrainedConfig, judge: bool = False) -> Any:
+    """The class of transformers that loads such a model with its head."""
+    return AutoModelForSequenceClassification if judge else _KINDS[shape.of(config.to_dict())]
 
 
 @contextlib.contextmanager
@@ -182,39 +178,6 @@ def freeze(model: Any, count: int) -> Any:
     return model
 
 
-def with_adapter(model: Any, settings: Settings, start: Path | None = None) -> PeftModel:
-    """`model` with a trainable LoRA adapter: a new one, or the one in folder `start`."""
-    if start is not None:
-        trust.check_adapter(start)
-        return PeftModel.from_pretrained(model, start, is_trainable=True)
-    targets: str | list[str] = "all-linear"
-    if settings.targets == "attention":
-        targets = _attention_modules(model)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=targets,
-            bias="none",
-            task_type="SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM",  # the first trains the head, too
-        ),
-    )
-
-
-def _attention_modules(model: Any) -> list[str]:
-    leaves = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if "attn" in name or "attention" in name}
-    found = [name for name in ATTENTION if name in leaves]
-    if not found:
-        raise FtuiError(
-            Exit.MODEL_UNSUPPORTED,
-            "the attention matrices of this model have names that ftui does not know",
-            next_step="use targets: all-linear",
-        )
-    return found
-
-
 def for_training(recipe: Recipe, folder: Path, adapter: Path | None = None) -> Any:
     """The model as it is trained: base and adapter, or the whole model with all or some of its layers trained.
 
@@ -243,7 +206,9 @@ def trained(model: Any, settings: Settings, start: Path | None = None) -> Any:
     if settings.gradient_checkpointing:
         # The embedding is frozen, so its output must be told to carry gradients into the checkpointed layers.
         model.enable_input_require_grads()
-    return with_adapter(model, settings, start) if settings.adapts else model
+    if not settings.adapts:
+        return model
+    return adapters.begun(model, start) if start else adapters.new(model, settings)
 
 
 def for_chat(recipe: Recipe, folder: Path, result: Path) -> Any:

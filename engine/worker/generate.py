@@ -47,6 +47,8 @@ def stream(
         random.manual_seed(sampling.seed)
     inputs = torch.tensor([ids], device=place)
     cache = None
+    # An adapter that puts virtual tokens ahead of the text would do so at every token; the cache has them already.
+    later = model.get_base_model() if hasattr(model, "get_base_model") else model
     answer: list[int] = []
     shown = ""
     for _ in range(sampling.max_tokens):
@@ -55,7 +57,7 @@ def stream(
             return
         with mixed(model):
             output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+        cache, model = output.past_key_values, later
         token = _choose(output.logits[0, -1].float(), sampling, random)
         if token in ends:
             yield "", "end"

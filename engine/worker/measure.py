@@ -286,7 +286,7 @@ def _loss(model: Any, item: Item) -> tuple[float, int]:
     """(summed cross entropy in nats, tokens that it is over) of one row."""
     ids, labels = torch.tensor([item.ids], device=model.device), torch.tensor(item.labels[1:], device=model.device)
     with generate.mixed(model):
-        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        logits = model(input_ids=ids, use_cache=False).logits[0, -ids.shape[1] : -1]  # behind virtual tokens
     kept = labels != tokens.UNTRAINED
     summed = torch.nn.functional.cross_entropy(logits[kept].float(), labels[kept], reduction="sum")
     return float(summed), int(kept.sum())

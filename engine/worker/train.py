@@ -19,7 +19,7 @@ from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, Progress, Result, Sample, Start, Step
 from engine.runs.journal import Reader
-from engine.worker import answer, build, evaluate, generate, session, stages, trainer
+from engine.worker import adapters, answer, build, evaluate, generate, session, stages, trainer
 from engine.worker.service import Ask, Client, Service
 from engine.worker.session import Session
 
@@ -66,6 +66,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         journal=now.journal,
         trained_before=_tokens_at(where, from_step),
         origin=origin,
+        lora_plus=settings.lora_plus,
         model=now.model,
         args=stage.config(recipe, shared | {"eval_on_start": bool(held_out) and from_step == 0}),
         train_dataset=rows.train,
@@ -158,7 +159,9 @@ def _answers_before(now: Session) -> dict[str, str]:
     known = evaluate.read_before(kept)
     if known is None:
         now.enter("evaluating", "before training")
-        known = evaluate.ask(now)
+        new = now.recipe.settings.adapts and now.recipe.adapter is None
+        with now.model.disable_adapter() if new else contextlib.nullcontext():
+            known = evaluate.ask(now)
         if known is not None:
             evaluate.keep_before(kept, known)
     return known or {}
@@ -189,7 +192,10 @@ def _save_result(now: Session, step: int) -> None:
     target = now.run.adapter if adapts else now.run.model
     stage = target.with_name(f".{target.name}.stage")
     shutil.rmtree(stage, ignore_errors=True)
-    now.model.save_pretrained(stage, **({"selected_adapters": ["default"]} if adapts else {}))
+    if adapts:
+        adapters.save(now.model, stage)
+    else:
+        now.model.save_pretrained(stage)
     now.tokenizer.save_pretrained(stage)
     for path in stage.rglob("*"):
         paths.sync(path)

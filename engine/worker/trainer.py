@@ -18,7 +18,7 @@ from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Checkpoint, Evaluated, Note, Progress, Retired, Step
 from engine.runs.journal import Writer
-from engine.worker import failures, plateau
+from engine.worker import adapters, failures, plateau
 from engine.worker.pace import Pace
 
 MOST_SKIPPED = 20  # from torch's first scale of 2^16 on that is 2^-4, where nothing but NaN overflows
@@ -42,6 +42,7 @@ def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> dict[str
         "warmup_steps": round(steps * settings.warmup),
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
+        "neftune_noise_alpha": settings.neftune,
         "optim": settings.optimizer,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "seed": settings.seed,
@@ -72,10 +73,18 @@ class Journalled(_Trainer):
 
     trained_before  trained tokens of the attempts before this one
     origin          what a checkpoint's manifest says about where it comes from (hashes, versions)
+    lora_plus       how many times the rate LoRA's B learns at
     """
 
     def __init__(
-        self, *, run: RunDir, journal: Writer, trained_before: int, origin: dict[str, Any], **rest: Any
+        self,
+        *,
+        run: RunDir,
+        journal: Writer,
+        trained_before: int,
+        origin: dict[str, Any],
+        lora_plus: float | None = None,
+        **rest: Any,
     ) -> None:
         super().__init__(**rest)
         # TRL holds the adapter of a quantised base in bf16, where small updates are lost; it is small, so keep fp32.
@@ -85,6 +94,7 @@ class Journalled(_Trainer):
         self._run = run
         self._journal = journal
         self._origin = origin
+        self._lora_plus = lora_plus
         self._trained = trained_before
         self._skipped = 0  # optimizer steps left out one after another
         self._read = 0  # tokens of this optimizer step so far, padding left out
@@ -148,17 +158,25 @@ class Journalled(_Trainer):
         )
         self._read = 0
 
+    def create_optimizer(self, *given: Any) -> Any:
+        new = self.optimizer is None
+        made = super().create_optimizer(*given)
+        if new and self._lora_plus:
+            adapters.quicken(made, self.model, self._lora_plus)
+        return made
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """What a checkpoint brings, but for the learning rate: there the recipe holds, which may have changed."""
-        super()._load_optimizer_and_scheduler(checkpoint)
-        rate, scheduler, optimizer = self.args.learning_rate, self.lr_scheduler, self.optimizer
+        """What a checkpoint brings, but for the learning rates: there the recipe holds, which may have changed."""
+        scheduler, optimizer = self.lr_scheduler, self.optimizer
         assert scheduler is not None and optimizer is not None
-        if checkpoint is None or all(base == rate for base in scheduler.base_lrs):
+        rates = list(scheduler.base_lrs)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or scheduler.base_lrs == rates:
             return
-        for group, base in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+        for group, rate, base in zip(optimizer.param_groups, rates, scheduler.base_lrs, strict=True):
             group["lr"] *= rate / base
             group["initial_lr"] = rate
-        scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+        scheduler.base_lrs = rates
         scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -184,8 +202,13 @@ class Journalled(_Trainer):
             self._journal.write(Note(text=f"the disk is full: no checkpoint at step {step}; training goes on"))
             return
         self._journal.write(Checkpoint(step=step, path=str(final.relative_to(self._run.path))))
-        for retired in checkpoints.retire(self._run, keep=2):
-            self._journal.write(Retired(step=retired))
+        try:
+            for retired in checkpoints.retire(self._run, keep=2):
+                self._journal.write(Retired(step=retired))
+        except OSError as error:  # what is too many stays, until the next checkpoint
+            self._journal.write(
+                Note(text=f"an old checkpoint could not be removed: {error.strerror}; training goes on")
+            )
 
 
 class Watch(TrainerCallback):
