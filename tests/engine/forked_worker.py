@@ -6,11 +6,13 @@ ends. Where the stub is killed, so is the worker.
 
 FTUI_KILL_AT=N  the worker kills itself right before the Nth file of a checkpoint or result that it opens, makes, renames
                 or removes; 0 only counts them, into `saves`
+FTUI_FULL_AT=N  the disk is full when the worker writes, makes or renames the Nth of them; then there is room again
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import select
@@ -19,10 +21,12 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 SAVING = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
+WRITING = {"open", "os.mkdir", "os.rename"}
 SAVED = ("/checkpoints/", "/.adapter.", "/adapter")
 
 
@@ -95,7 +99,9 @@ def work(said: list[str], streams: list[int]) -> None:
         os.environ.clear()
         os.environ.update(line.split("=", 1) for line in said[1:])
         if "FTUI_KILL_AT" in os.environ:
-            kill_at(int(os.environ["FTUI_KILL_AT"]))
+            at_save(int(os.environ["FTUI_KILL_AT"]), SAVING, kill)
+        elif "FTUI_FULL_AT" in os.environ:
+            at_save(int(os.environ["FTUI_FULL_AT"]), WRITING, full)
         from engine.worker.__main__ import main
 
         code = main()
@@ -106,23 +112,42 @@ def work(said: list[str], streams: list[int]) -> None:
         os._exit(code)
 
 
-def kill_at(number: int) -> None:
+def at_save(number: int, events: set[str], strike: Callable[[], None]) -> None:
+    """Do `strike` right before the `number`th of these events at a checkpoint or result; 0 counts them, into `saves`."""
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        if event in SAVING and any(
+        if event not in events or not any(
             isinstance(word, str | bytes | os.PathLike) and saves(word) for word in arguments[:2]
         ):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if number == 0:
-                descriptor = os.open("saves", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                os.write(descriptor, b".")
-                os.close(descriptor)
+            return
+        if events is WRITING and not writes(event, arguments):
+            return
+        seen += 1
+        if seen == number:
+            strike()
+        if number == 0:
+            descriptor = os.open("saves", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(descriptor, b".")
+            os.close(descriptor)
 
     sys.addaudithook(hook)
+
+
+def writes(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether it takes room on the disk: not what is only read, and no folder that is there already."""
+    if event == "open":
+        return bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+    return event != "os.mkdir" or not Path(arguments[0]).is_dir()
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def saves(word: str | bytes | os.PathLike[str]) -> bool:

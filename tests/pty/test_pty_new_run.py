@@ -11,7 +11,7 @@ from tests.pty.texts import TOKEN
 from tui.screens.source import is_data
 
 # How many strings stand in conversations that are read one after another, and how many fit on a screen.
-TALKED, TURNS = (COUNT, 30) if COUNT > 1000 else (COUNT // 4, 10)
+TALKED, TURNS = COUNT if COUNT > 1000 else COUNT // 4, 10
 
 
 def test_what_the_screens_of_a_new_run_write(world: World, tmp_path: Path) -> None:

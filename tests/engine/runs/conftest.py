@@ -15,6 +15,8 @@ import pytest
 from engine.recipe import Data, Model, Recipe
 from engine.runs import directory, processes, status
 from engine.runs.directory import RunDir
+from engine.runs.journal import Reader
+from engine.runs.view import RunView
 from tests.engine.settings import settings
 
 HERE = Path(__file__).parent
@@ -76,3 +78,11 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             if found is not None and found.pid != os.getpid():
                 with contextlib.suppress(OSError):
                     processes.send(found, signal.SIGKILL)
+
+
+def outcome(run: RunDir) -> tuple[list[str], bytes]:
+    """Every loss, rate and gradient norm of the curve, and the weights: what must not differ by one bit."""
+    view = RunView()
+    view.fold(Reader(run.journal_path).poll())
+    curve = [f"{step} {loss!r}" for step, loss in zip(view.steps.step, view.steps.loss, strict=True)]
+    return curve, (run.adapter / "adapter_model.safetensors").read_bytes()

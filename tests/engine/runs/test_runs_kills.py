@@ -22,20 +22,11 @@ from engine.runs.directory import RunDir
 from engine.runs.events import Checkpoint, Start
 from engine.runs.job import Job
 from engine.runs.journal import Reader
-from engine.runs.view import RunView
-from tests.engine.runs.conftest import over, until
+from tests.engine.runs.conftest import outcome, over, until
 from tests.engine.worker.conftest import identity_rows, recipe  # noqa: F401
 
 PATIENCE = 300.0  # seconds for one attempt, on a machine that does much else
 A_RUN = 8  # kills after which a run is left alone, so that none takes too long to be compared
-
-
-def outcome(run: RunDir) -> tuple[list[str], bytes]:
-    """Every loss, rate and gradient norm of the curve, and the weights: what must not differ by one bit."""
-    view = RunView()
-    view.fold(Reader(run.journal_path).poll())
-    curve = [f"{step} {loss!r}" for step, loss in zip(view.steps.step, view.steps.loss, strict=True)]
-    return curve, (run.adapter / "adapter_model.safetensors").read_bytes()
 
 
 def ended(run: RunDir) -> status.Status:
