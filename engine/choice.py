@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, field
 
+from engine import chain
 from engine import recipe as recipes
 from engine.advice.kinds import Goal
 from engine.errors import Exit, FtuiError
@@ -39,8 +40,10 @@ class Choice(Struct, kw_only=True):
     values    what stands in for placeholders; merged over the preset's own values
     name      the run's name; None makes one from values["name"] or the data file
     edits     settings the person changed, kept apart from advice
-    adapter   a folder with an adapter to start from
+    adapter   a folder with an adapter to start from; "stage:sft" for that of an earlier stage
     trust_remote_code  the person allowed the code that comes with this model
+    then      later stages of a chain
+    before    the recipes of earlier stages: what they leave is not there yet
     """
 
     model: str = "starter"
@@ -64,6 +67,8 @@ class Choice(Struct, kw_only=True):
     system: str | None = None
     on_bad_row: Literal["abort", "skip", "repair"] = "abort"
     adapter: str | None = None
+    then: list[chain.Later] = field(default_factory=list)
+    before: list[recipes.Recipe] = field(default_factory=list)
 
 
 class Given(Struct, kw_only=True):
@@ -148,6 +153,11 @@ def given(choice: Choice, preset: Preset | None) -> Given:
     if preset is not None:
         found = Given(settings=dict(preset.settings), reasons=dict(preset.reasons), preset=preset.name)
     if not choice.adapter:
+        return found
+    if (earlier := chain.found(choice.adapter, choice.before)) is not None:
+        kept = {name: getattr(earlier.settings, name) for name in ("method", *FIXED)}
+        found.settings.update(kept)
+        found.reasons.update(dict.fromkeys(kept, f"as the adapter of {earlier.stage} has it"))
         return found
     path = Path(choice.adapter).expanduser() / "adapter_config.json"
     trust.check_adapter(path.parent)

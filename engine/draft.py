@@ -6,82 +6,50 @@ recipe resolved); `replan` answers an edit at once; `start` writes the run direc
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
 
+from engine import chain, presets, rewards, speeds
 from engine import choice as choices
-from engine import hardware, presets, rewards, speeds
 from engine import recipe as recipes
-from engine.advice import Facts, Plan, advise
+from engine.advice import Facts
 from engine.advice.kinds import Goal
 from engine.advice.stage import NAMES
-from engine.choice import Choice, Given
-from engine.data import dataset as datasets_
-from engine.data import findings, lengths, split, tokenizer
-from engine.models import facts as model_facts
-from engine.models import sources, trust
-from engine.models.facts import ModelFacts
-from engine.recipe import FITTING, RL, TRAINED_STAGES, Check, Checks, Recipe, Settings, Stage
+from engine.chain import Later
+from engine.choice import Choice
+from engine.making import FIRST_LOOK, Draft, Maker, Report, goal_of, intent_of, known, planned
+from engine.questions import fill
+from engine.recipe import FITTING, RL, TRAINED_STAGES, Recipe, Stage
 
 if TYPE_CHECKING:
-    from engine.data.dataset import Dataset
-    from engine.data.findings import Finding
-    from engine.data.lengths import Lengths
-    from engine.data.tokenizer import Tokenizer
-    from engine.presets import Preset
     from engine.runs.control import Gpu, Warm
     from engine.runs.directory import RunDir
 
 __all__ = [
+    "FIRST_LOOK",
     "Choice",
     "Draft",
+    "Report",
     "answer",
+    "extended",
     "fill",
     "from_recipe",
     "intent_of",
     "known",
     "make",
     "refusals",
+    "renamed",
     "replan",
     "restaged",
+    "stages",
     "start",
     "timed",
     "under_preset",
+    "whole",
     "worth",
 ]
-
-Report = Callable[[str, int, int], None]
-Intent = Literal["identity", "instructions", "text"]
-PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-FIRST_LOOK = 2000  # rows of each source that a first picture is made of
-
-
-class Draft(Struct, kw_only=True):
-    """A run that could start now.
-
-    partial  only the first rows were read, for a first picture: nothing starts from it
-    """
-
-    choice: Choice
-    model_folder: Path
-    facts: ModelFacts
-    dataset: Dataset
-    tokenizer: Tokenizer
-    lengths: Lengths
-    findings: list[Finding]
-    plan: Plan
-    recipe: Recipe
-    advice_facts: Facts
-    given: Given
-
-    @property
-    def partial(self) -> bool:
-        return self.dataset.partial
 
 
 def make(
@@ -100,11 +68,73 @@ def make(
     """
     preset = presets.load(choice.preset) if choice.preset else None
     data = choices.data(choice, preset)
-    return _Maker(choice, preset, data, progress).make(early, strict)
+    return extended(Maker(choice, preset, data, progress).make(early, strict), choice.then, progress, strict=strict)
+
+
+def extended(draft: Draft, later: Sequence[Later], progress: Report | None = None, *, strict: bool = True) -> Draft:
+    """The same draft with these stages after it, each with a plan of its own, from the result of those before.
+
+    Raises FtuiError as `make`, and RECIPE_INVALID for a chain that cannot be followed, before its rows are read.
+    """
+    drafts = stages(draft)
+    first = drafts[0].choice
+    for one in later:
+        before = [made.recipe for made in drafts]
+        choice = Choice(
+            model=first.model,
+            trust_remote_code=first.trust_remote_code,
+            data=one.data,
+            stage=one.stage,
+            reward=chain.reward(before, one.stage) or (first.reward if one.stage in RL else None),
+            goal=first.goal,
+            values=dict(before[0].data.values),
+            name=chain.name_of(before[0].name, one.stage),
+            edits=dict(one.edits),
+            system=first.system,
+            on_bad_row=first.on_bad_row,
+            adapter=chain.base(before, one.stage),
+            before=before,
+        )
+        chain.check_next(one.stage, before[0].model.source, choice.adapter, choice.reward, before)
+        data = choices.data(choice, None)
+        drafts.append(Maker(choice, None, data, progress, before[0].model.revision).make(None, strict))
+    return _linked(drafts)
+
+
+def stages(draft: Draft) -> list[Draft]:
+    """The drafts of all stages in their order."""
+    return [draft, *(stages(draft.then) if draft.then is not None else [])]
+
+
+def _linked(drafts: Sequence[Draft]) -> Draft:
+    first, *rest = drafts
+    later = [chain.Later(stage=d.recipe.stage, data=_word(d.recipe.data), edits=d.choice.edits) for d in rest]
+    choice = msgspec.structs.replace(first.choice, then=later)
+    return msgspec.structs.replace(first, choice=choice, then=_linked(rest) if rest else None)
+
+
+def whole(draft: Draft) -> Recipe:
+    """The recipe of all stages."""
+    return chain.linked(made.recipe for made in stages(draft))
 
 
 def from_recipe(recipe: Recipe, edits: Mapping[str, Any] | None = None, progress: Report | None = None) -> Draft:
-    """The draft that repeats `recipe`; every setting in it stands as if the person had set it."""
+    """The draft that repeats `recipe`, with all its stages; every setting in it stands as if the person had set it.
+
+    edits  by the name of the setting, for a later stage by "STAGE.NAME"
+    """
+    chain.check(recipe)
+    each = chain.stages(recipe)
+    first = {name: value for name, value in (edits or {}).items() if "." not in name}
+    given = chain.by_stage([one.stage for one in each[1:]], {k: v for k, v in (edits or {}).items() if "." in k})
+    drafts: list[Draft] = []
+    for at, one in enumerate(each):
+        own = first if at == 0 else given[one.stage]
+        drafts.append(_repeated(one, own, progress, [made.recipe for made in drafts]))
+    return _linked(drafts)
+
+
+def _repeated(recipe: Recipe, edits: Mapping[str, Any], progress: Report | None, before: list[Recipe]) -> Draft:
     settings = {name: getattr(recipe.settings, name) for name in recipes.SETTING_FIELDS}
     data = recipe.data
     choice = Choice(
@@ -120,14 +150,15 @@ def from_recipe(recipe: Recipe, edits: Mapping[str, Any] | None = None, progress
         preset=recipe.preset,
         values=dict(data.values),
         name=recipe.name,
-        edits={**settings, **(edits or {})},
+        edits={**settings, **edits},
         prompt=data.prompt,
         completion=data.completion,
         system=data.system,
         on_bad_row=data.on_bad_row,
         adapter=recipe.adapter,
+        before=before,
     )
-    draft = _Maker(choice, None, data, progress, recipe.model.revision).make(None, strict=True)
+    draft = Maker(choice, None, data, progress, recipe.model.revision).make(None, strict=True)
     again = msgspec.structs.replace(recipe, settings=draft.plan.settings)
     return msgspec.structs.replace(draft, recipe=again)
 
@@ -146,7 +177,7 @@ def answer(draft: Draft, goal: Goal | None, deadline: float | None) -> Draft:
     """The same draft with other answers to the questions that come before tuning. Instant."""
     choice = msgspec.structs.replace(draft.choice, goal=goal, deadline=deadline)
     facts = msgspec.structs.replace(
-        draft.advice_facts, goal=_goal(choice, draft.advice_facts.intent), deadline=deadline
+        draft.advice_facts, goal=goal_of(choice, draft.advice_facts.intent), deadline=deadline
     )
     return _planned(draft, choice, facts)
 
@@ -159,8 +190,8 @@ def worth(draft: Draft, word: str) -> Draft:
 
 
 def restaged(draft: Draft, stage: Stage) -> Draft:
-    """The same draft for another stage, which the person chose. Instant, nothing is counted again."""
-    choice = msgspec.structs.replace(draft.choice, stage=stage)
+    """The same draft for another stage, which the person chose, or for the rows' own. Instant, nothing is counted again."""
+    choice = msgspec.structs.replace(draft.choice, stage=None if stage == draft.dataset.stage else stage)
     facts = msgspec.structs.replace(draft.advice_facts, stage=stage)
     again = msgspec.structs.replace(draft, recipe=msgspec.structs.replace(draft.recipe, stage=stage))
     return _planned(again, choice, facts)
@@ -180,14 +211,43 @@ def under_preset(draft: Draft, name: str) -> Draft:
 
 
 def _planned(draft: Draft, choice: Choice, facts: Facts) -> Draft:
-    plan = _plan(choice, facts, draft.given)
+    plan = planned(choice, facts, draft.given)
     recipe = msgspec.structs.replace(draft.recipe, settings=plan.settings)
-    return msgspec.structs.replace(draft, choice=choice, plan=plan, recipe=recipe, advice_facts=facts)
+    made = msgspec.structs.replace(draft, choice=choice, plan=plan, recipe=recipe, advice_facts=facts)
+    then = None if made.then is None else _following(made.then, [*choice.before, recipe])
+    return msgspec.structs.replace(made, then=then)
+
+
+def _following(draft: Draft, before: list[Recipe]) -> Draft:
+    """A later stage after something has changed in those `before` it: it may begin from another adapter."""
+    adapter, reward, stage = draft.choice.adapter, draft.choice.reward, draft.recipe.stage
+    if chain.reference(adapter) and chain.found(adapter, before) is None:
+        adapter = chain.base(before, stage)
+    if chain.reference(reward) and chain.found(reward, before) is None:
+        reward = chain.reward(before, stage)
+    choice = msgspec.structs.replace(draft.choice, adapter=adapter, reward=reward, before=before)
+    recipe = msgspec.structs.replace(draft.recipe, adapter=adapter, reward=reward)
+    again = msgspec.structs.replace(draft, given=choices.given(choice, None), recipe=recipe)
+    return _planned(again, choice, draft.advice_facts)
+
+
+def renamed(draft: Draft, name: str) -> Draft:
+    """The same draft, and its later stages, under another name."""
+    first, *rest = stages(draft)
+    drafts = [_named(first, name), *(_named(one, chain.name_of(name, one.recipe.stage)) for one in rest)]
+    return _linked(drafts)
+
+
+def _named(draft: Draft, name: str) -> Draft:
+    choice = msgspec.structs.replace(draft.choice, name=name)
+    return msgspec.structs.replace(draft, choice=choice, recipe=msgspec.structs.replace(draft.recipe, name=name))
 
 
 def refusals(draft: Draft) -> list[str]:
-    """Reasons why this should not start, in words; empty where nothing speaks against it."""
+    """Reasons why this should not start, in words; empty where nothing speaks against it. A later stage's begin with its name."""
     reasons = list(draft.plan.refusals)
+    if trouble := chain.trouble(draft.recipe, draft.choice.before):
+        reasons.insert(0, ": ".join(trouble))
     if draft.partial:
         reasons.append("the rows are still being read")
     if draft.recipe.stage not in FITTING[draft.dataset.stage]:
@@ -209,205 +269,27 @@ def refusals(draft: Draft) -> list[str]:
         rows = max(draft.dataset.placeholders.values())
         options = " ".join(f"--set {name}=…" for name in missing)
         reasons.append(f"{rows} rows still hold {_names(missing)}: give {options}")
+    if draft.then is not None:
+        reasons += [f"{draft.then.recipe.stage}: {reason}" for reason in refusals(draft.then)]
     return reasons
 
 
 def start(draft: Draft, gpu: Gpu | None = None, warm: Warm | None = None, now: bool = False) -> RunDir:
-    """Write the run directory and start the run in the background; returns at once.
+    """Write the run directory and start the run in the background; returns at once. Of a chain, those of all stages: the
+    later ones wait, and the first one is returned.
 
     gpu   index of the card to use; "auto" or None: the first that is free
     warm  a worker started ahead by `control.prewarm`
     now   do not wait in line
     """
-    from engine.runs import control, directory
+    from engine.runs import control, links
 
-    run = directory.create(draft.recipe, msgspec.to_builtins(draft.plan))
+    runs = links.create([(one.recipe, msgspec.to_builtins(one.plan)) for one in stages(draft)])
     options = {"now": True} if now else {}
-    control.start(run, control.Job(kind="train", run=str(run.path), options=options), gpu=gpu, warm=warm)
-    return run
-
-
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """`text` with each {{name}} that has a value replaced by it."""
-    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
-
-
-class _Maker:
-    """Makes the drafts of one choice: a first one of the first rows, then the whole."""
-
-    def __init__(
-        self,
-        choice: Choice,
-        preset: Preset | None,
-        data: recipes.Data,
-        progress: Report | None,
-        revision: str | None = None,
-    ) -> None:
-        self._choice, self._preset, self._data = choice, preset, data
-        self._progress, self._revision = progress, revision
-
-    def make(self, early: Callable[[Draft], None] | None, strict: bool) -> Draft:
-        dataset = datasets_.load(self._data, strict=strict, limit=FIRST_LOOK)
-        folder = sources.resolve(self._choice.model, progress=self._progress, revision=self._revision)
-        trust.check(folder, self._choice.trust_remote_code)
-        facts = model_facts.read(folder)
-        tok = tokenizer.load(folder)
-        if dataset.partial:
-            if early is not None:
-                early(self._draft(dataset, folder, facts, tok, None))
-            dataset = datasets_.load(self._data, strict=strict, progress=self._reporting("reading bytes"))
-        return self._draft(dataset, folder, facts, tok, self._progress)
-
-    def _reporting(self, what: str) -> Callable[[int, int], None] | None:
-        if self._progress is None:
-            return None
-        report = self._progress
-        return lambda done, total: report(what, done, total)
-
-    def _draft(
-        self, dataset: Dataset, folder: Path, facts: ModelFacts, tok: Tokenizer, progress: Report | None
-    ) -> Draft:
-        choice, data = self._choice, self._data
-        reporting = self._reporting if progress is not None else lambda what: None
-        counted = lengths.count(dataset, tok, reporting("counting tokens"))
-        intent = intent_of(self._preset, dataset)
-        given = choices.given(choice, self._preset)
-        advice_facts = known(choice, dataset, counted, facts, intent)
-        plan = _plan(choice, advice_facts, given)
-        found = findings.find(
-            dataset,
-            counted,
-            plan.settings.max_length,
-            context=facts.context,
-            held_out=_held_out(counted, plan.settings),
-            progress=reporting("looking at the rows"),
-        )
-        if overlap := next((finding.count for finding in found if finding.kind == "overlap"), 0):
-            advice_facts = msgspec.structs.replace(advice_facts, overlap=overlap)
-            plan = _plan(choice, advice_facts, given)
-        checks, probe = _questions(self._preset, dataset, data.values)
-        recipe = Recipe(
-            name=recipes.slug(choice.name) if choice.name else _name(choice, data, intent),
-            stage=advice_facts.stage,
-            preset=choice.preset,
-            model=recipes.Model(
-                source=choices.absolute(choice.model),
-                revision=self._revision,
-                trust_remote_code=choice.trust_remote_code,
-            ),
-            data=data,
-            settings=plan.settings,
-            adapter=str(Path(choice.adapter).expanduser().resolve()) if choice.adapter else None,
-            reward=rewards.resolved(choice.reward) if choice.reward else None,
-            probe=probe,
-            checks=checks,
-        )
-        return Draft(
-            choice=choice,
-            model_folder=folder,
-            facts=facts,
-            dataset=dataset,
-            tokenizer=tok,
-            lengths=counted,
-            findings=found,
-            plan=plan,
-            recipe=recipe,
-            advice_facts=advice_facts,
-            given=given,
-        )
-
-
-def known(choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts, intent: Intent) -> Facts:
-    """What the rules may know of these rows, this model and this machine."""
-    machine = hardware.read()
-    return Facts(
-        model=model,
-        hardware=machine,
-        rows=len(dataset.repeats(0)),
-        p50=counted.percentile(50),
-        p95=counted.percentile(95),
-        p99=counted.percentile(99),
-        max=counted.max,
-        mean=counted.mean(),
-        lengths=counted.total,
-        starts=counted.starts,
-        exact=counted.exact,
-        intent=intent,
-        stage=choice.stage or dataset.stage,
-        goal=_goal(choice, intent),
-        deadline=choice.deadline,
-        has_end_token=len(counted.endless) < len(dataset.examples),
-        trained_rows=len(counted.starts),
-        speeds=speeds.known(machine, model),
-    )
-
-
-def _held_out(counted: Lengths, settings: Settings) -> list[int]:
-    """Numbers of the rows that the worker will hold out."""
-    trained = counted.trained_at(settings.max_length)
-    return [counted.rows[trained[at]] for at in split.held_out(len(trained), settings.eval_fraction, settings.seed)]
-
-
-def _goal(choice: Choice, intent: Intent) -> Goal | None:
-    return choice.goal or ("persona" if intent == "identity" else None)
-
-
-def intent_of(preset: Preset | None, dataset: Dataset) -> Intent:
-    """What the rows are for, as far as it can be seen."""
-    if dataset.shape.name == "text":
-        return "text"
-    if dataset.identity or (preset is not None and preset.intent == "identity"):
-        return "identity"
-    return "instructions"
-
-
-def _name(choice: Choice, data: recipes.Data, intent: Intent) -> str:
-    if intent == "identity" and data.values.get("name"):
-        return recipes.slug(data.values["name"]).lower()
-    if data.source.startswith("preset:"):
-        return recipes.slug(data.source.removeprefix("preset:"))
-    return recipes.slug(Path(data.source).stem)
-
-
-def _questions(preset: Preset | None, dataset: Dataset, values: Mapping[str, str]) -> tuple[Checks, str]:
-    """What is asked before, after (checks) and while (probe) the model trains."""
-    asked_by = preset
-    if preset is None and dataset.identity and {"name", "author"} <= {k for k, v in values.items() if v}:
-        asked_by = presets.load("identity")
-    checks, probe = Checks(), ""
-    if asked_by is not None:
-        checks = Checks(
-            identity=_filled(asked_by.checks.identity, values), general=_filled(asked_by.checks.general, values)
-        )
-        probe = fill(asked_by.probe, values)
-    return checks, probe or _first_prompt(dataset)
-
-
-def _filled(checks: list[Check], values: Mapping[str, str]) -> list[Check]:
-    """The checks with their placeholders filled; one that still holds a placeholder cannot be judged and is left out."""
-    done = [Check(ask=fill(c.ask, values), expect=[fill(word, values) for word in c.expect]) for c in checks]
-    return [c for c in done if not any(PLACEHOLDER.search(part) for part in (c.ask, *c.expect))]
-
-
-def _first_prompt(dataset: Dataset) -> str:
-    """The first thing that a person says in the rows: with no preset to ask better, what the model should learn to answer."""
-    for example in dataset.examples:
-        for message in example.messages or []:
-            if message.role == "user":
-                return message.content
-    return ""
-
-
-def _plan(choice: Choice, facts: Facts, given: Given) -> Plan:
-    """The plan for what the person picked and edited. Raises FtuiError(RECIPE_INVALID) for an edit that cannot be."""
-    edits = choices.edits(choice, given.settings)
-    plan = advise(facts, given.settings, edits, preset_name=given.preset, preset_reasons=given.reasons)
-    if choice.adapter:
-        plan.advice = [
-            msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in choices.FIXED else a
-            for a in plan.advice
-        ]
-    return plan
+    for run in runs:
+        job = control.Job(kind="train", run=str(run.path), options=options)
+        control.start(run, job, gpu=gpu, warm=warm if run == runs[0] else None)
+    return runs[0]
 
 
 def _names(names: list[str]) -> str:

@@ -4,6 +4,7 @@ length:40       1 for an answer of 40 tokens, less the further away, 0 for none 
 regex:PATTERN   1 where the pattern is found in the answer, else 0
 exact           1 for the answer of the row, white space aside, else 0
 RUN or FOLDER   the score of a reward model that ftui trained
+stage:reward    the same of a stage before it in the same chain (engine.chain)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from engine import chain
 from engine.errors import Exit, FtuiError
 
 WORDS = "length:N, regex:PATTERN, exact, or the run of a reward model"
@@ -65,7 +67,7 @@ def resolved(word: str) -> str:
     """The same with the name of a run as its folder. Raises FtuiError(RECIPE_INVALID | RUN_UNKNOWN)."""
     from engine.runs import directory
 
-    if parse(word).kind != "model":
+    if chain.reference(word) or parse(word).kind != "model":
         return word
     path = Path(word).expanduser()
     return str(path.resolve() if path.is_dir() else directory.find(word).path)
@@ -81,6 +83,8 @@ def reason(word: str | None, model: str, answers: bool) -> str:
 
     if not word:
         return f"it needs a reward: {WORDS} (--reward)"
+    if chain.reference(word):
+        return ""  # the chain is looked through as a whole
     try:
         found = parse(word)
         if found.kind == "exact" and not answers:

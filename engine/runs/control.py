@@ -21,7 +21,7 @@ from engine import __version__
 from engine.errors import Exit, FtuiError
 from engine.paths import write_private
 from engine.recipe import Recipe, Settings
-from engine.runs import chat, checkpoints, directory, processes, recovery, slots, status
+from engine.runs import chat, checkpoints, directory, links, processes, recovery, slots, status
 from engine.runs.directory import RunDir, handle, writing
 from engine.runs.events import Note, State
 from engine.runs.job import Job
@@ -29,11 +29,12 @@ from engine.runs.journal import Writer
 from engine.runs.status import Status
 from engine.runs.warm import Warm, prewarm
 
-__all__ = ["Job", "Warm", "extend", "prewarm", "release", "resume", "serve", "start", "stop"]
+__all__ = ["Job", "Warm", "extend", "prewarm", "release", "resume", "resume_chain", "serve", "start", "stop"]
 
 POLITE = 3.0  # seconds a worker that only chats has to quit by itself before it gets SIGTERM
 PATIENCE = 20.0  # seconds until processes that should end are reported as stuck
 
+RESUMABLE = ("stopped", "failed", "lost")
 ERRANDS = ("export", "evaluate")  # jobs of a finished run that end by themselves, and are not to be disturbed
 
 Gpu = int | Literal["auto"]  # index of a card in bus order, or the first that is free
@@ -96,18 +97,42 @@ def resume(
         _end_hung(run)
     if now and status.read(run).state == "queued":
         stop(run, wait=True)
-    _need(run, "stopped", "failed", "lost")
+    _need(run, *RESUMABLE)
     notes = [_begun_by_another(run)]
     recipe = run.recipe()
     settings = recovery.edited(recipe.settings, edits or {})
     notes += [f"{name} is {value} from here on" for name, value in (edits or {}).items()]
     with _claim(run) as lock:
-        _need(run, "stopped", "failed", "lost")
+        _need(run, *RESUMABLE)
         step, options = _from_checkpoint(run)
         job = Job("train", str(run.path), options | _hurried(now))
         with _changed(run, recipe, settings, "resume"):
             _launch(run, job, gpu, warm, lock, "; ".join(note for note in notes if note))
     return step
+
+
+def resume_chain(
+    run: RunDir,
+    gpu: Gpu | None = None,
+    now: bool = False,
+    edits: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> list[tuple[RunDir, int]]:
+    """`resume` for a run and for what is not finished of its chain, each with the step it goes on from, in their order.
+
+    edits, force  for `run` itself, which is left alone where it is ready or at work and another one can go on
+    FtuiError as `resume`.
+    """
+    done = []
+    # The earlier ones first, and each is looked at after them: a later one stops when it finds them at rest.
+    for one in links.members(run):
+        stands = status.read(one)
+        own = one == run and (edits or force or (now and stands.state == "queued"))
+        if own:
+            done.append((one, resume(one, gpu, None, now, edits, force)))
+        elif stands.state in RESUMABLE and one.recipe_path.exists():
+            done.append((one, resume(one, gpu, None, now)))
+    return done or [(run, resume(run, gpu, None, now))]  # which says why it cannot
 
 
 @contextlib.contextmanager

@@ -122,11 +122,13 @@ class Retired(Event, tag="retired"):
 
 
 class Result(Event, tag="result"):
-    """The trained result was written; `path` is relative to the run directory."""
+    """The trained result was written; `path` is relative to the run directory. `files`: the SHA-256 of each, by its path
+    in there."""
 
     kind: Literal["adapter", "model"]
     path: str
     step: int
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Answer(Struct, kw_only=True):

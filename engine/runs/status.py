@@ -24,7 +24,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from engine.errors import FtuiError
-from engine.runs import hang, journal, processes, recovery
+from engine.runs import hang, journal, links, processes, recovery
 from engine.runs.directory import RunDir, handle, title
 from engine.runs.events import ENDED, AnyEvent, Evaluated, Failure, Retry, Start, State, StateName, Step
 from engine.runs.supervisor import TRIES
@@ -46,6 +46,7 @@ class Status(Struct, kw_only=True):
     worker_alive  whether a process of the run lives on this machine, be it only to chat
     job           what that process was started for: "train", "serve", "export", "evaluate"; empty when none was ever started
     result        folder of the complete adapter or model, else None
+    after         what it begins from or is rewarded by, where that is an earlier run of the same chain: ["congyu (sft)"]
     """
 
     name: str
@@ -72,6 +73,7 @@ class Status(Struct, kw_only=True):
     method: str = ""
     preset: str | None = None
     result: str | None = None
+    after: list[str] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:
@@ -142,7 +144,7 @@ def _conclude(run: RunDir, record: dict[str, Any], living: bool, ended: dict[str
         status.state, status.detail = state.state, state.detail
     where = processes.parse(record.get("supervisor"))
     if status.state in ENDED:
-        if status.state == "failed":
+        if status.state in ("failed", "stopped"):  # a run of a chain stops because one that it waits for has
             failure = tail.last("failure", since)
             if isinstance(failure, Failure):
                 _tell(status, failure)
@@ -212,6 +214,7 @@ def _fill(status: Status, run: RunDir, tail: Tail, since: int, record: dict[str,
         pass  # a damaged recipe does not hide how the run stands
     result = run.result
     status.result = None if result is None else str(result)
+    status.after = [links.label(one) for one in links.needs(run)]
     start = tail.start(since)
     if start is not None:
         status.total_steps, status.epochs, status.step = start.total_steps, start.epochs, start.from_step

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine import hardware
 from engine.errors import Exit, FtuiError
-from engine.runs import hang, slots
+from engine.runs import hang, slots, waiting
 from engine.runs.directory import RunDir
 from engine.runs.events import State
 from engine.runs.job import Job
@@ -98,8 +98,8 @@ def run(job: Job, linger: float, first: float) -> int:
 
 
 def _place(job: Job, where: RunDir, journal: Writer) -> slots.Place | None:
-    """A place to train, waited for before anything heavy is imported. None when the run was stopped in line, or its
-    supervisor is gone: nobody would note how it ends."""
+    """A place to train, waited for before anything heavy is imported, once the runs are ready that this one begins from. None
+    when they will not be, when it was stopped in line, or its supervisor is gone: nobody would note how it ends."""
     queued = False
 
     def say(words: str) -> None:
@@ -112,7 +112,9 @@ def _place(job: Job, where: RunDir, journal: Writer) -> slots.Place | None:
         gone, _, _ = select.select([sys.stdin.fileno()], [], [], seconds)
         return not gone and not where.stop_path.exists()
 
-    place = slots.wait(where, job.options.get("gpu"), bool(job.options.get("now")), say, idle)
+    place = None
+    if waiting.wait(where, journal, say, idle):
+        place = slots.wait(where, job.options.get("gpu"), bool(job.options.get("now")), say, idle)
     if place is None:
         if where.stop_path.exists():
             where.stop_path.unlink(missing_ok=True)

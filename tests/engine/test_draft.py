@@ -183,7 +183,7 @@ def test_start_writes_the_run_and_hands_it_over(tiny_model: Path, rows: Path, mo
 def test_many_rows_give_a_first_picture_before_all_are_read(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drafts, "FIRST_LOOK", 20)
+    monkeypatch.setattr("engine.making.FIRST_LOOK", 20)
     path = tmp_path / "many.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"{n}?", "completion": f"It is {n}."}) for n in range(60)))
     early: list[Draft] = []

@@ -297,10 +297,9 @@ async def test_the_first_rows_are_shown_while_the_rest_is_read(
     """The whole is held back until the first picture was used."""
     import threading
 
-    from engine import draft as drafts
     from engine.data import dataset
 
-    monkeypatch.setattr(drafts, "FIRST_LOOK", 10)
+    monkeypatch.setattr("engine.making.FIRST_LOOK", 10)
     seen_enough, load = threading.Event(), dataset.load
 
     def held_back(*args: Any, **more: Any) -> Any:
