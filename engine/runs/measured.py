@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -27,7 +28,7 @@ class Asked(Struct, kw_only=True):
 
     data        a source of rows; None for rows that were held out
     of          the folder of the run whose held-out rows they are; None for this one's
-    rows        so many at most, drawn by the seed
+    rows        so many at most, drawn by the seed; 0 for the plain questions of engine.general alone
     only        just those with these numbers, to compare two runs on the same rows
     max_tokens  new tokens of an answer at most
     """
@@ -124,6 +125,19 @@ def read(run: RunDir, key: str) -> Measurement | None:
         return None
 
 
+def newest(run: RunDir) -> Measurement | None:
+    """What was measured last of the run's weights as they are, on rows of its own or of a file; None where nothing was."""
+    files = sorted((run.path / FOLDER).glob("*.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in files:
+        found = read(run, file.stem)
+        if found is None or found.asked.of is not None:
+            continue
+        with contextlib.suppress(FtuiError):  # its rows are gone: whether it still holds cannot be told
+            if ready(run, found.asked) == found.key:
+                return found
+    return None
+
+
 def ready(run: RunDir, asked: Asked) -> str:
     """Look whether the rows can be had, and give the key of the answer: the same for the same rows and the same weights.
 
@@ -144,20 +158,23 @@ def ready(run: RunDir, asked: Asked) -> str:
         )
     source = asked.source(run)
     theirs = source.recipe()
-    if asked.data is None:
-        _held_out(theirs)
-    found = dataset.load(asked.reads(theirs))
-    trained_on = data_of(source)
-    if asked.data is None and trained_on and found.sha256 != trained_on:
-        raise FtuiError(
-            Exit.RUN_STATE,
-            f"the rows are not those that {theirs.name} was trained on any more: which were held out cannot be told",
-            theirs.data.source,
-            "give rows that it has not seen: --data FILE",
-        )
+    sha256 = ""
+    if asked.rows:
+        if asked.data is None and (cause := without_rows(theirs)):
+            give = "give rows that it has not seen: --data FILE"
+            raise FtuiError(Exit.RUN_STATE, cause, theirs.data.source, give)
+        sha256 = dataset.load(asked.reads(theirs)).sha256
+        trained_on = data_of(source)
+        if asked.data is None and trained_on and sha256 != trained_on:
+            raise FtuiError(
+                Exit.RUN_STATE,
+                f"the rows are not those that {theirs.name} was trained on any more: which were held out cannot be told",
+                theirs.data.source,
+                "give rows that it has not seen: --data FILE",
+            )
     weights = [(file.name, *_stamp(file)) for file in sorted(run.result.glob("*.safetensors"))]
     split = (theirs.settings.eval_fraction, theirs.settings.seed, recipe.settings.max_length)
-    what = [found.sha256, msgspec.to_builtins(asked), weights, split, general.sha256()]
+    what = [sha256, msgspec.to_builtins(asked), weights, split, general.sha256()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
@@ -171,14 +188,13 @@ def data_of(run: RunDir) -> str:
     return ""
 
 
-def _held_out(recipe: Recipe) -> None:
-    give = "give rows that it has not seen: --data FILE"
+def without_rows(recipe: Recipe) -> str:
+    """Why the run has no rows of its own to be measured on; empty where it has."""
     if recipe.stage not in SHOWN:
-        cause = f"the rows of {recipe.name} are prompts, without an answer to compare with"
-        raise FtuiError(Exit.RUN_STATE, cause, recipe.data.source, give)
+        return f"the rows of {recipe.name} are prompts, without an answer to compare with"
     if not recipe.settings.eval_fraction:
-        cause = f"no rows were held out when {recipe.name} was trained (eval_fraction 0)"
-        raise FtuiError(Exit.RUN_STATE, cause, recipe.data.source, give)
+        return f"no rows were held out when {recipe.name} was trained (eval_fraction 0)"
+    return ""
 
 
 def _stamp(file: Path) -> tuple[int, int]:

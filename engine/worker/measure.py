@@ -34,7 +34,7 @@ from engine.worker import build, failures, generate, rows, session
 from engine.worker.session import Session
 
 BATCH = 8  # prompts answered at once
-SHORT = 24  # new tokens of an answer to a plain question: it is said at once or not
+SHORT = 40  # new tokens of an answer to a plain question, as of the checks
 TELL_EVERY = 1.0  # seconds between two words on how far it has come
 Thing = TypeVar("Thing")
 
@@ -81,9 +81,9 @@ def run(now: Session, options: dict[str, Any]) -> None:
     asked = msgspec.convert({name: value for name, value in options.items() if name != "key"}, Asked)
     key, begun = str(options["key"]), time.monotonic()
     now.journal.write(Progress(what="evaluate: rows", done=0, total=0))
-    pool = _pool(now, asked)
+    pool = _pool(now, asked) if asked.rows else Pool([], [], None, 0)
     items, left_out = _items(now, asked, pool)
-    if not items:
+    if asked.rows and not items:
         raise FtuiError(
             Exit.DATA_ROW,
             f"nothing can be measured in these {len(pool.which)} rows",
@@ -95,7 +95,8 @@ def run(now: Session, options: dict[str, Any]) -> None:
     except Exception as error:
         if failures.kind(error) != "memory":
             raise
-        cause = f"out of memory at rows of up to {max(len(item.ids) for item in items)} tokens"
+        longest = max((len(item.ids) for item in items), default=0)
+        cause = f"out of memory at rows of up to {longest} tokens" if items else "out of memory at the plain questions"
         raise FtuiError(
             Exit.RUN_FAILED, cause, now.run.name, "end what else uses the memory, then do it again"
         ) from None
@@ -337,7 +338,8 @@ def _mean(loss: tuple[float, int]) -> float:
 def _score(found: Measurement, base: Side, tuned: Side) -> None:
     """Fill in the scores of each model, of each row, and how sure the differences are."""
     gaps = [row.tuned_loss - row.base_loss for row in found.rows]
-    found.intervals["loss"] = metrics.interval(gaps, [row.tokens for row in found.rows])
+    if gaps:
+        found.intervals["loss"] = metrics.interval(gaps, [row.tokens for row in found.rows])
     found.intervals["general_loss"] = metrics.interval([one.tuned_loss - one.base_loss for one in found.general])
     turned = [float(one.tuned_right) - float(one.base_right) for one in found.general]
     low, high = metrics.interval(turned)
@@ -349,8 +351,9 @@ def _score(found: Measurement, base: Side, tuned: Side) -> None:
     texts: tuple[Callable[[Row], str | None], ...] = (lambda row: row.base, lambda row: row.tuned)
     rights: tuple[Callable[[Known], bool], ...] = (lambda one: one.base_right, lambda one: one.tuned_right)
     for side, scores, text, right in zip((base, tuned), (found.base, found.tuned), texts, rights, strict=True):
-        loss = sum(summed for summed, _ in side.losses) / sum(count for _, count in side.losses)
-        scores.loss, scores.perplexity = loss, metrics.perplexity(loss)
+        if side.losses:
+            scores.loss = sum(summed for summed, _ in side.losses) / sum(count for _, count in side.losses)
+            scores.perplexity = metrics.perplexity(scores.loss)
         scores.general_loss = sum(map(_mean, side.known)) / len(side.known)
         scores.general_right = sum(map(right, found.general))
         if not answered:

@@ -21,7 +21,7 @@ from engine.runs.events import Failure, Measured, Progress
 from engine.runs.job import Job
 from engine.runs.journal import Reader, Writer
 from engine.runs.measured import Asked, Measurement
-from engine.worker import build, measure
+from engine.worker import adapters, build, measure
 from engine.worker.session import Session
 from tests.engine.worker.conftest import start, wait
 
@@ -47,9 +47,7 @@ def untrained(recipe: Make) -> Callable[..., RunDir]:
             wanted.data = Data(source=str(rows))
         run = directory.create(wanted, {})
         folder = Path(wanted.model.source)
-        build.with_adapter(build.base_model(folder, wanted.model, wanted.settings), wanted.settings).save_pretrained(
-            run.adapter
-        )
+        adapters.new(build.base_model(folder, wanted.model, wanted.settings), wanted.settings).save_pretrained(run.adapter)
         build.tokenizer(folder).save_pretrained(run.adapter)
         return run
 
