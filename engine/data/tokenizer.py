@@ -49,6 +49,7 @@ class Tokenizer:
 
     file     its tokenizer.json
     special  ids of control tokens
+    opening  what the tokenizer itself puts before a bare text, and `closing` behind it
     quick    what `counting` makes of it, once
     """
 
@@ -73,6 +74,7 @@ class Tokenizer:
         self._words = {added[number].content for number in self.special}
         words = sorted(self._words, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, words)) or "(?!)")
+        self.opening, self.closing = _around(backend)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; nothing is put before or after it, and control tokens in it count as such."""
@@ -86,7 +88,8 @@ class Tokenizer:
 
         Raises FtuiError(MODEL_UNSUPPORTED) if the chat template refuses the row.
         """
-        return rendering.render(example, self._template, self._control, self._end)
+        closed = example.messages is None and self.eos_id in self.closing  # the tokenizer itself ends a bare text
+        return rendering.render(example, self._template, self._control, "" if closed else self._end)
 
     def render_pair(self, example: Example) -> tuple[Rendered, Rendered]:
         """The chosen and the rejected side of a preference pair. Raises as `render`."""
@@ -105,14 +108,14 @@ class Tokenizer:
         rendered = self.render(example)
         ids, offsets = self._encoded(rendered)
         labels = [UNTRAINED] * len(ids)
-        for start, stop in located(rendered.trained, offsets):
+        for start, stop in self._located(rendered, offsets):
             labels[start:stop] = ids[start:stop]
         return Tokens(ids, labels)
 
     def split(self, rendered: Rendered) -> list[tuple[str, bool, bool]]:
         """(its own text, has a loss?, control token?) for each token; half characters as in "\\xe4"."""
         ids, offsets = self._encoded(rendered)
-        trained = set[int]().union(*(range(*span) for span in located(rendered.trained, offsets)))
+        trained = set[int]().union(*(range(*span) for span in self._located(rendered, offsets)))
         return [(self._own_text(one), at in trained, one in self.special) for at, one in enumerate(ids)]
 
     def measure(self, rendered: Sequence[Rendered]) -> list[Measured]:
@@ -125,7 +128,7 @@ class Tokenizer:
         found = []
         for at, one in enumerate(rendered):
             ids, offsets = (encodings[at].ids, encodings[at].offsets) if at in encodings else self._encoded(one)
-            found.append(self._measured(ids, located(one.trained, offsets)))
+            found.append(self._measured(ids, self._located(one, offsets)))
         return found
 
     @property
@@ -150,6 +153,15 @@ class Tokenizer:
         digest.update(repr((self._template.source if self._template else None, sorted(self._tokens.items()))).encode())
         return digest.hexdigest()
 
+    def _located(self, rendered: Rendered, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The trained spans in tokens. What the tokenizer itself puts behind a text is learned with the text's end."""
+        whole = len(offsets)
+        own = whole - len(self.closing) if rendered.special else whole
+        spans = located(rendered.trained, offsets[:own] if own < whole else offsets)
+        if own < whole and spans and spans[-1][1] == own:
+            spans[-1] = spans[-1][0], whole
+        return spans
+
     def _measured(self, ids: list[int], spans: list[tuple[int, int]]) -> Measured:
         if not spans:
             return Measured(ids, len(ids), [], len(ids), closed=True)
@@ -162,26 +174,25 @@ class Tokenizer:
         if not rendered.literal:
             encoding = self._backend.encode(rendered.text, add_special_tokens=rendered.special)
             return encoding.ids, encoding.offsets
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
+        opening, closing = (self.opening, self.closing) if rendered.special else ([], [])
+        ids = [*opening]
+        offsets = [(0, 0)] * len(opening)
         at = 0
         for start, stop in [*rendered.literal, (len(rendered.text), len(rendered.text))]:
             if at < start:
-                self._append(rendered, at, start, ids, offsets)
+                self._append(rendered.text, at, start, ids, offsets)
             if start < stop:
                 plain = self._as_characters(rendered.text[start:stop])
                 ids.extend(plain)
                 offsets.extend([(start, stop)] * len(plain))
             at = stop
-        return ids, offsets
+        return [*ids, *closing], [*offsets, *[(0, 0)] * len(closing)]
 
-    def _append(
-        self, rendered: Rendered, start: int, stop: int, ids: list[int], offsets: list[tuple[int, int]]
-    ) -> None:
+    def _append(self, text: str, start: int, stop: int, ids: list[int], offsets: list[tuple[int, int]]) -> None:
         """Encode a stretch of text and append it."""
-        piece = rendered.text[start:stop]
+        piece = text[start:stop]
         if start == 0:
-            encoding = self._backend.encode(piece, add_special_tokens=rendered.special)
+            encoding = self._backend.encode(piece, add_special_tokens=False)
             ids.extend(encoding.ids)
             offsets.extend(encoding.offsets)
             return
@@ -236,6 +247,13 @@ class Tokenizer:
 
 
 AnyTokenizer = Tokenizer | Estimate
+
+
+def _around(backend: Backend) -> tuple[list[int], list[int]]:
+    """What the tokenizer itself puts before a text, and behind it."""
+    encoding = backend.encode("a", add_special_tokens=True)
+    own = [at for at, special in enumerate(encoding.special_tokens_mask) if not special]
+    return (encoding.ids[: own[0]], encoding.ids[own[-1] + 1 :]) if own else (encoding.ids, [])
 
 
 def load(folder: Path) -> Tokenizer:

@@ -30,7 +30,7 @@ _LLAMA_LIKE: dict[str, tuple[bool, bool, bool]] = {
 }
 _DEFAULT_CONTEXT = 1024  # where a config names none: the Phi-2 QLoRA tutorial's choice
 _TURNED = ("gpt2", "openai-gpt")
-_ATTENTION_WORDS = ("attn", "attention")
+ATTENTION_WORDS = ("attn", "attention")
 
 
 class Linear(Struct, frozen=True):
@@ -303,7 +303,7 @@ def _linears_in(tensors: list[Tensor], layers: int, *, turned: bool) -> list[Lin
         key = (".".join(parts[at + 1 : -1]), inputs, outputs)
         groups[key] = groups.get(key, 0) + 1
     return [
-        Linear(name, inputs, outputs, count, any(word in name.lower() for word in _ATTENTION_WORDS))
+        Linear(name, inputs, outputs, count, any(word in name.lower() for word in ATTENTION_WORDS))
         for (name, inputs, outputs), count in groups.items()
     ]
 

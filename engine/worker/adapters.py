@@ -20,25 +20,15 @@ from peft import (
 )
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
+from transformers.pytorch_utils import Conv1D
 
 from engine.errors import Exit, FtuiError
-from engine.models import trust
+from engine.models import shape, trust
+from engine.models.facts import ATTENTION_WORDS
 from engine.models.trainable import scaled_by_ia3
 from engine.recipe import Settings
 
-# What the attention projections are called in the families of models that people tune.
-ATTENTION = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "dense",
-    "out_proj",
-    "qkv_proj",
-    "c_attn",
-    "query_key_value",
-    "Wqkv",
-)
+_TASKS = {"causal": "CAUSAL_LM", "masked": None, "seq2seq": "SEQ_2_SEQ_LM"}  # peft has none for masked words
 NAME = "default"  # peft's, for the adapter that learns
 _WEIGHTS = "adapter_model.safetensors"
 _ITERATIONS = 16  # of the fast decomposition: as good as the whole one (PiSSA paper, section 5.4)
@@ -47,7 +37,7 @@ _ITERATIONS = 16  # of the fast decomposition: as good as the whole one (PiSSA p
 def new(model: Any, settings: Settings) -> PeftModel:
     """`model` with a trainable adapter that leaves what it says as it is; only virtual tokens change it from the start."""
     judge = hasattr(model, "score")
-    task = "SEQ_CLS" if judge else "CAUSAL_LM"  # the first trains the head, too
+    task = "SEQ_CLS" if judge else _TASKS[shape.of(model.config.to_dict())]  # the first trains the head, too
     match settings.method:
         case "ia3":
             keys, features = scaled_by_ia3(name for name, _ in model.named_modules())
@@ -118,7 +108,7 @@ def quicken(optimizer: torch.optim.Optimizer, model: Any, ratio: float) -> None:
             optimizer.add_param_group({**group, "params": moved, "lr": ratio * group["lr"]})
 
 
-def _lora(model: Any, settings: Settings, task: str) -> LoraConfig:
+def _lora(model: Any, settings: Settings, task: str | None) -> LoraConfig:
     targets: str | list[str] = "all-linear"
     if settings.targets == "attention":
         targets = _attention_modules(model)
@@ -135,8 +125,12 @@ def _lora(model: Any, settings: Settings, task: str) -> LoraConfig:
 
 
 def _attention_modules(model: Any) -> list[str]:
-    leaves = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if "attn" in name or "attention" in name}
-    found = [name for name in ATTENTION if name in leaves]
+    """The matrices of attention, by the same words in their names as the model's facts know them by."""
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and any(word in name.lower() for word in ATTENTION_WORDS)
+    ]
     if not found:
         raise FtuiError(
             Exit.MODEL_UNSUPPORTED,

@@ -33,7 +33,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     """
     recipe, where = now.recipe, now.run
     settings = recipe.settings
-    stage = stages.load(recipe.stage)
+    stage = stages.load(recipe.stage, facts.read(now.folder).shape)
     now.enter("tokenizing")
     rows = stage.prepare(recipe, now.folder)
     held_out = 0 if rows.held_out is None else len(rows.held_out)
@@ -78,7 +78,10 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         return False
 
     def sample(step: int) -> None:
-        if recipe.probe and stage.speaks:
+        if stage.say is not None:
+            asked, said = stage.say(now.model, now.tokenizer, rows)
+            now.journal.write(Sample(step=step, prompt=asked, answer=said))
+        elif recipe.probe and stage.speaks:
             now.journal.write(Progress(what="an answer to the probe", done=0, total=0))
             (answer,) = generate.answers(now.model, now.tokenizer, [now.ask(recipe.probe)])
             now.journal.write(Sample(step=step, prompt=recipe.probe, answer=answer))

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.models.shape import Shape
 from engine.recipe import Recipe
 from engine.recipe import Stage as Name
 from engine.worker.build import for_training
@@ -23,6 +24,8 @@ _FILES: dict[Name, str] = {
     "rloo": "grpo",
     "ppo": "ppo",
 }
+# How a model is pre-trained that does not go on with a text.
+_GAPS: dict[Shape, str] = {"masked": "masked", "seq2seq": "seq2seq"}
 
 
 class Prepared(Struct, frozen=True):
@@ -47,6 +50,8 @@ class Stage(Struct, frozen=True):
     build    the model as it is trained
     speaks   whether what is trained can answer a question
     rewarded  whether it learns from the recipe's reward: the trainer then takes `recipe` and `folder`, too
+    say       for what cannot answer: something to show while it learns, as model, tokenizer and rows give it: what the model
+              was given, and what it made of it
     """
 
     prepare: Callable[[Recipe, Path], Prepared]
@@ -55,10 +60,11 @@ class Stage(Struct, frozen=True):
     build: Callable[[Recipe, Path], Any] = for_training
     speaks: bool = True
     rewarded: bool = False
+    say: Callable[[Any, Any, Prepared], tuple[str, str]] | None = None
 
 
-def load(name: Name) -> Stage:
-    """Only the stage that is wanted is imported: each trainer of TRL takes its time."""
-    file = import_module(f"engine.worker.stages.{_FILES[name]}")
+def load(name: Name, shape: Shape = "causal") -> Stage:
+    """Only the stage that is wanted is imported: each trainer of TRL takes its time. `shape` is that of the model."""
+    file = import_module(f"engine.worker.stages.{_GAPS.get(shape, _FILES[name])}")
     found: Stage = file.STAGE if name != "rloo" else file.STAGE_RLOO
     return found
