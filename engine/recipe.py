@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import yaml
@@ -17,18 +17,20 @@ from msgspec import Meta, Struct, field
 from engine import __version__
 from engine.errors import Exit, FtuiError
 
-Method = Literal["lora", "qlora", "ia3", "prompt", "prefix", "freeze", "full"]
+Method = Literal["lora", "qlora", "ia3", "prompt", "prefix", "bottleneck", "freeze", "galore", "full"]
 LOW_RANK: tuple[Method, ...] = ("lora", "qlora")  # two small matrices beside each large one
+ALL: tuple[Method, ...] = ("galore", "full")  # every weight learns
 WHOLE: tuple[Method, ...] = (
     "freeze",
-    "full",
-)  # the model's own weights learn, and a whole model is what the run leaves
+    *ALL,
+)  # weights of the model itself learn, and a whole model is what the run leaves
 VIRTUAL: tuple[Method, ...] = ("prompt", "prefix")  # what learns stands in for tokens ahead of the text
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
 # What the worker can carry out.
 TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo")
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
 PPO_PASSES = 4  # optimizer steps that PPO makes of the same answers (TRL's PPO, when it had one)
+GALORE_SCALE = 0.25  # of a step in GaLore's small space, that a weight moves by (its paper)
 # What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
 FITTING: dict[Stage, tuple[Stage, ...]] = {
     "sft": ("sft", *RL),
@@ -115,6 +117,7 @@ class Data(Source, kw_only=True, forbid_unknown_fields=True):
 class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     """The fields that the plan decides. Lengths in tokens, batches in rows, rates per optimizer step.
 
+    rank                 of LoRA's matrices; the width of bottleneck adapters; of what GaLore projects gradients to
     bits                 the base is packed into, for QLoRA
     double_quantization  the scales of 4-bit weights are packed too
     trained_layers       the last layers, which are what freeze tuning trains
@@ -231,7 +234,7 @@ def slug(name: str) -> str:
 
 
 def setting(name: str, value: Any) -> Any:
-    """`value` (a string from a command line or a typed value) as the type that setting `name` has.
+    """`value` (a string from a command line or a typed value) as the type that setting `name` has; "none" is no value.
 
     Raises FtuiError(RECIPE_INVALID) with the reason when it does not fit.
     """
@@ -240,6 +243,8 @@ def setting(name: str, value: Any) -> Any:
         raise FtuiError(
             Exit.RECIPE_INVALID, f"there is no setting named {name}", next_step="settings: " + ", ".join(SETTING_FIELDS)
         )
+    if value == "none" and type(None) in get_args(types[name]):
+        return None
     try:
         return msgspec.convert(value, types[name], strict=False)
     except msgspec.ValidationError as error:

@@ -124,7 +124,7 @@ def operations(facts: ModelFacts, work: Work) -> float:
     """
     again = 2.0 if work.checkpointing else 0.0
     match work.method:
-        case "full":
+        case "full" | "galore":
             return 6.0 + again
         case "freeze":
             return 2.0 + (4.0 + again) * min(1.0, work.trained_layers / facts.layers)

@@ -18,6 +18,7 @@ from engine.advice.numbers import (
     WARN_ROWS,
     WARN_STEPS,
     part,
+    steeper,
 )
 from engine.advice.stage import NAMES
 from engine.recipe import Settings
@@ -72,7 +73,7 @@ def _end(facts: Facts) -> Iterator[str]:
 def _steps(facts: Facts, settings: Settings, steps: int) -> Iterator[str]:
     if not 0 < steps < WARN_STEPS:
         return
-    usual = LEARNING_RATES[facts.kind, part(settings.method)].value
+    usual = steeper(settings.method) * LEARNING_RATES[facts.kind, part(settings.method)].value
     verdict = "will not take" if settings.learning_rate <= usual / 2 else "may not take"
     updates = "1 update" if steps == 1 else f"{steps} updates"
     yield (
@@ -83,7 +84,7 @@ def _steps(facts: Facts, settings: Settings, steps: int) -> Iterator[str]:
 
 def _rate(facts: Facts, settings: Settings) -> Iterator[str]:
     on = part(settings.method)
-    low, high = RATES_IN_USE[facts.kind, on]
+    low, high = (steeper(settings.method) * limit for limit in RATES_IN_USE[facts.kind, on])
     rate = number(settings.learning_rate)
     if facts.kind == "identity" and on == "adapter" and settings.learning_rate < low:
         yield f"{rate} is low for a name: users report that 5e-5 changes nothing and 1e-3 works"

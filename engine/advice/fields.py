@@ -10,15 +10,17 @@ from typing import NamedTuple
 
 from engine.recipe import SETTING_FIELDS, Method, Settings, Stage
 
-# One line for each, at most 72 cells.
+# One line for each setting, for the stage and for the reward, at most 72 cells.
 HELP: dict[str, str] = {
+    "stage": "what kind of training it is; the rows say what they are fit for",
+    "reward": "what a drawn answer is worth",
     "method": "what learns: an adapter, some of the layers, or all weights",
     "learning_rate": "how far one optimizer step moves the weights, at its highest",
     "epochs": "passes over the rows",
     "micro_batch": "rows that go through the model at once; decides the memory",
     "accumulation": "micro-batches whose gradients are added up for one optimizer step",
     "max_length": "tokens of a row at most; what is longer is cut",
-    "rank": "rank of the adapter's matrices: how much it can learn",
+    "rank": "how much is learned: LoRA's rank, a bottleneck's width, GaLore's space",
     "alpha": "weight of the adapter: its output is scaled by alpha / rank",
     "dropout": "share of the adapter's inputs that is left out at random while it trains",
     "targets": "which matrices get an adapter: all linear ones, or attention's alone",
@@ -69,7 +71,9 @@ DOES: dict[str, dict[str, str]] = {
         "ia3": "factors for keys, values and features learn: the smallest adapter",
         "prompt": "learned tokens ahead of the text",
         "prefix": "learned keys and values ahead of the text, in every layer",
+        "bottleneck": "a small network behind each feed-forward part learns; the base stays",
         "freeze": "the last layers learn, whole; the others stay",
+        "galore": "all weights learn; Adam's moments are kept in a small space",
         "full": "all weights learn",
     },
 }
@@ -86,10 +90,12 @@ class _Own(NamedTuple):
 _LOW_RANK = ("alpha", "dropout", "targets", "rslora", "dora", "init", "lora_plus")
 _METHODS: dict[Method, _Own] = {
     "full": _Own(),
+    "galore": _Own(("rank",)),
     "freeze": _Own(("trained_layers",)),
     "lora": _Own(("rank",), _LOW_RANK),
     "qlora": _Own(("rank", "bits"), ("double_quantization", *_LOW_RANK)),
     "ia3": _Own(),
+    "bottleneck": _Own(("rank",)),
     "prompt": _Own(("virtual_tokens",)),
     "prefix": _Own(("virtual_tokens",)),
 }
@@ -125,6 +131,8 @@ def _idle(stage: Stage, settings: Settings) -> set[str]:
     idle = set()
     if settings.bits == 8:
         idle.add("double_quantization")
+    if settings.method == "galore":
+        idle.add("optimizer")  # it brings its own AdamW
     if settings.schedule == "constant":
         idle.add("warmup")
     if stage == "reward":

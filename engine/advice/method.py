@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from engine.advice.fit import fits, need
-from engine.advice.kinds import Advice, Alternative, Facts, Values, gigabytes
+from engine.advice.kinds import Advice, Alternative, Facts, Values, gigabytes, power_of_two
 from engine.advice.numbers import (
     DORA,
     DROPOUT,
@@ -21,7 +21,9 @@ from engine.advice.numbers import (
     PISSA,
     PRIMER,
     RANK,
+    RANK_BOTTLENECK,
     RANK_FEW_ROWS,
+    RANK_GALORE,
     RANK_RL,
     REGRET,
     RSLORA,
@@ -29,7 +31,7 @@ from engine.advice.numbers import (
     VIRTUAL_TOKENS,
     Number,
 )
-from engine.recipe import LOW_RANK, VIRTUAL
+from engine.recipe import LOW_RANK, VIRTUAL, WHOLE
 
 _SLOWER = "1.4 to 2 times slower"
 
@@ -41,7 +43,9 @@ def method(facts: Facts, values: Values) -> Advice:
     where memory is scarce. That LoRA equals full tuning on small and medium data: LoRA Without Regret.
     """
     needs = {name: need(facts, values, method=name) for name in ("full", "freeze", "lora", "qlora")}
-    free = facts.hardware.budget
+    for name, wide in (("galore", RANK_GALORE), ("bottleneck", RANK_BOTTLENECK)):
+        needs[name] = need(facts, values, method=name, rank=_width(facts, wide))
+    free, ppo = facts.hardware.budget, facts.stage == "ppo"  # which compares with the base under an adapter
 
     def cost(name: str) -> str:
         wanted = needs[name]
@@ -53,15 +57,20 @@ def method(facts: Facts, values: Values) -> Advice:
         "full": Alternative("full", f"all weights learn, for complex tasks and much data{cost('full')}"),
         "lora": Alternative("lora", f"an adapter learns, the base stays{cost('lora')}"),
         "qlora": Alternative("qlora", f"as LoRA on a base packed into 4 bit, {slower}{cost('qlora')}"),
+        "galore": Alternative(
+            "galore", f"all weights, on a card that holds no Adam for them: GaLore shrinks its moments{cost('galore')}"
+        ),
+        "bottleneck": Alternative(
+            "bottleneck", f"a small network in each layer learns; it cannot be merged{cost('bottleneck')}"
+        ),
         "freeze": Alternative("freeze", f"only the last {layers} layers learn{cost('freeze')}"),
     }
 
     def advice(name: str, reason: str, source: str, confidence: str = "high") -> Advice:
-        rest = [other for key, other in others.items() if key != name]
+        rest = [other for key, other in others.items() if key != name and not (ppo and key in WHOLE)]
         return Advice("method", name, reason, source, confidence, rest)  # type: ignore[arg-type]
 
-    whole = facts.stage != "ppo"  # which compares with the base under an adapter
-    if whole and facts.complex_task and facts.rows > FULL_ROWS and fits(facts, values, method="full"):
+    if not ppo and facts.complex_task and facts.rows > FULL_ROWS and fits(facts, values, method="full"):
         return advice("full", f"complex, {facts.rows:,} rows, and it fits", GUIDE, "medium")
     if fits(facts, values, method="lora"):
         if facts.rows <= FULL_ROWS:
@@ -105,7 +114,22 @@ def trained_layers(facts: Facts, values: Values) -> Advice:
 
 
 def rank(facts: Facts, values: Values) -> Advice:
-    """32; 8 under 200 rows and for reinforcement learning. Scale with data and model: PEFT overview."""
+    """32; 8 under 200 rows and for reinforcement learning. Scale with data and model: PEFT overview.
+
+    Of GaLore a quarter of the model's width, the width of bottleneck adapters a sixteenth: their papers.
+    """
+    if values["method"] == "galore":
+        others = [
+            Alternative(128, "its authors' example, whatever the model (LLaMA-Factory's, too)"),
+            Alternative(8, "the paper's for short fine-tuning; far smaller moments"),
+        ]
+        return _adapter("rank", RANK_GALORE._replace(value=_width(facts, RANK_GALORE)), others)
+    if values["method"] == "bottleneck":
+        others = [
+            Alternative(64, "among the first adapters' (Houlsby and others: 8 to 256)"),
+            Alternative(2 * _width(facts, RANK_BOTTLENECK), "twice the adapter, for much data"),
+        ]
+        return _adapter("rank", RANK_BOTTLENECK._replace(value=_width(facts, RANK_BOTTLENECK)), others)
     others = [
         Alternative(16, "half the adapter of 32 (TRL default)"),
         Alternative(64, "twice the adapter of 32, for much data (PEFT overview: scale with data and model)"),
@@ -120,6 +144,11 @@ def rank(facts: Facts, values: Values) -> Advice:
     others.insert(0, Alternative(8, "a quarter of the adapter of 32 (LLaMA-Factory's default)"))
     others.insert(0, Alternative(32, "the vendor guide's and the Phi-2 tutorial's"))
     return _adapter("rank", RANK, others)
+
+
+def _width(facts: Facts, part: Number) -> int:
+    """That part of the model's width, as a power of two; of 1024 while no model is picked."""
+    return power_of_two((facts.model.hidden if facts.model else 1024) / part.value)
 
 
 def alpha(facts: Facts, values: Values) -> Advice:

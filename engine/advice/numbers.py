@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from engine.advice.kinds import Kind
-from engine.recipe import WHOLE, Method
+from engine.recipe import GALORE_SCALE, WHOLE, Method
 
 GUIDE = "a cloud vendor's tuning guide"
 TUTORIAL = "Phi-2 QLoRA tutorial"
@@ -34,6 +34,8 @@ NEFTUNE = "NEFTune paper"
 IA3 = "IA3 paper"
 PROMPT = "prompt tuning paper"
 PREFIX = "prefix tuning paper"
+GALORE = "GaLore paper"
+BOTTLENECK = "AdapterFusion paper"
 
 # What a rate acts on: weights that were trained before, or a new adapter beside them.
 Part = Literal["weights", "adapter"]
@@ -50,6 +52,11 @@ class Number(NamedTuple):
 
 def part(method: Method) -> Part:
     return "weights" if method in WHOLE else "adapter"
+
+
+def steeper(method: Method) -> float:
+    """How many times the rate of its part a method wants: of a step in GaLore's space only a quarter counts."""
+    return 1 / GALORE_SCALE if method == "galore" else 1.0
 
 
 LEARNING_RATES: dict[tuple[Kind, Part], Number] = {
@@ -99,6 +106,8 @@ EPOCHS_RATED = Number(3.0, FACTORY, "pairs are soon learned by heart", "medium")
 FEW_ROWS = 200
 RANK = Number(32, GUIDE, "the common choice from 200 rows on")
 RANK_FEW_ROWS = Number(8, PEFT, "few rows hold little; 8 is enough", "medium")
+RANK_GALORE = Number(4, GALORE, "a quarter of the model's width")  # of that width: its table 2
+RANK_BOTTLENECK = Number(16, BOTTLENECK, "a sixteenth of the model's width")
 RANK_RL = Number(8, REGRET, "a reward holds little; 8 is enough")
 DROPOUT = Number(0.05, TUTORIAL, "a little noise against learning by heart", "medium")
 DROPOUT_RATED = Number(0.0, TRL, "noise would hide which answer is ahead")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.advice.fit import fits
 from engine.advice.kinds import Advice, Alternative, Facts, Values
-from engine.advice.numbers import DATA, GUIDE, HARDWARE, MEASURED, MODEL, TRL, TUTORIAL, WALKTHROUGH
+from engine.advice.numbers import DATA, GALORE, GUIDE, HARDWARE, MEASURED, MODEL, TRL, TUTORIAL, WALKTHROUGH
 
 _LENGTH_STEP = 64
 
@@ -93,6 +93,8 @@ def attention(facts: Facts, values: Values) -> Advice:
 
 def optimizer(facts: Facts, values: Values) -> Advice:
     """AdamW (vendor guide); paged with 8-bit moments for QLoRA on a GPU (Phi-2 QLoRA tutorial)."""
+    if values["method"] == "galore":
+        return Advice("optimizer", "adamw_torch", "GaLore brings its own AdamW", GALORE, "high")
     if facts.hardware.device == "cpu":
         others = [Alternative("paged_adamw_8bit", "8-bit moments; paging needs a GPU and is left out here")]
         reason = "AdamW; paging to memory needs a GPU" if values["method"] == "qlora" else "AdamW, plain on a processor"

@@ -62,14 +62,14 @@ _ORDER: dict[str, Rule] = {
     "sample_every": schedule.sample_every,
     "seed": schedule.seed,
 }
-# What people ask about first comes first.
-_FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "precision")
 _METHODS: dict[Method, str] = {
     "full": "full {stage}",
     "freeze": "{stage} of the last {layers}",
     "lora": "{stage} with LoRA",
     "qlora": "{stage} with QLoRA",
     "ia3": "{stage} with IA3",
+    "bottleneck": "{stage} with bottleneck adapters",
+    "galore": "{stage} of all weights with GaLore",
     "prompt": "{stage} with prompt tuning",
     "prefix": "{stage} with prefix tuning",
 }
@@ -116,9 +116,8 @@ def advise(
     steps = optimizer_steps(facts.rows, settings)
     memory = need(facts, values)
     seconds, seconds_source = time.seconds(facts, settings)
-    ordered = [*_FIRST, *(name for name in recipe.SETTING_FIELDS if name not in _FIRST and name in advice)]
     plan = Plan(
-        advice=[advice[name] for name in ordered],
+        advice=[advice[name] for name in recipe.SETTING_FIELDS],
         edits=edited,
         settings=settings,
         steps=steps,
@@ -142,6 +141,9 @@ def _yield_to_edits(given: dict[str, Any], edited: Mapping[str, Any]) -> None:
     if "method" in given and edited.get("method", given["method"]) != given["method"]:
         for name in ("learning_rate", "optimizer"):  # an adapter's rate would ruin full tuning
             given.pop(name, None)
+        if edited["method"] not in recipe.LOW_RANK:
+            given.pop("rank", None)
+            given.pop("alpha", None)
 
 
 def _must_yield(facts: Facts, values: Values, made: Advice, value: Any) -> bool:

@@ -8,7 +8,7 @@ from engine.advice.fit import fits, smallest, values_of
 from engine.advice.kinds import Facts, gigabytes
 from engine.advice.stage import NAMES
 from engine.models import support
-from engine.models.memory import Memory
+from engine.models.memory import Memory, moments
 from engine.models.trainable import trainable
 from engine.recipe import LOSSES, TOGETHER, TRAINED_STAGES, VIRTUAL, Settings
 
@@ -21,6 +21,7 @@ def refusals(facts: Facts, settings: Settings, memory: Memory | None) -> list[st
         *_nothing_to_train(facts, settings),
         *_stage(facts, settings),
         *_rewards(facts, settings),
+        *_optimizer(settings),
         *_model(facts, settings),
         *_precision(facts, settings),
         *_room(facts, settings, memory),
@@ -29,10 +30,10 @@ def refusals(facts: Facts, settings: Settings, memory: Memory | None) -> list[st
 
 
 def disk(facts: Facts, settings: Settings) -> Iterator[str]:
-    """Checkpoints hold the trained weights in fp32 and Adam's two moments."""
+    """Checkpoints hold the trained weights in fp32 and Adam's moments."""
     if facts.model is None or facts.hardware.disk_free <= 0:
         return
-    needed = _KEPT_CHECKPOINTS * 12 * trainable(facts.model, settings)
+    needed = _KEPT_CHECKPOINTS * int(4 * trainable(facts.model, settings) + moments(facts.model, settings))
     if needed > facts.hardware.disk_free:
         yield f"checkpoints need {gigabytes(needed)} GB of disk and {gigabytes(facts.hardware.disk_free)} GB are free"
 
@@ -97,6 +98,11 @@ def _rewards(facts: Facts, settings: Settings) -> Iterator[str]:
             f"prompts of {settings.max_length} tokens and answers of {settings.answer_length} are more than the "
             f"{facts.model.context} that the model can read: shorten either"
         )
+
+
+def _optimizer(settings: Settings) -> Iterator[str]:
+    if settings.method == "galore" and settings.optimizer != "adamw_torch":
+        yield f"GaLore brings its own AdamW, which {settings.optimizer} cannot stand in for: take optimizer adamw_torch"
 
 
 def _model(facts: Facts, settings: Settings) -> Iterator[str]:

@@ -18,6 +18,7 @@ from engine.advice.numbers import (
     EVAL_FRACTION,
     EVALUATE_FROM,
     EVALUATE_RATED_FROM,
+    GALORE,
     GENERATIONS,
     GUIDE,
     HARDWARE,
@@ -42,6 +43,7 @@ from engine.advice.numbers import (
     Number,
     Part,
     part,
+    steeper,
 )
 from engine.advice.stage import LOSS_EFFECTS
 from engine.recipe import LOSSES, PPO_PASSES, Settings
@@ -137,6 +139,13 @@ def learning_rate(facts: Facts, values: Values) -> Advice:
     """
     key = (facts.kind, part(values["method"]))
     chosen, others = LEARNING_RATES[key], _OTHER_RATES[key]
+    if values["method"] == "galore":
+        times = steeper("galore")
+        plain = Alternative(chosen.value, "full tuning's: a quarter as fast")
+        others = [plain, *(Alternative(times * one.value, f"{times:g} times: {one.effect}") for one in others)]
+        chosen = Number(times * chosen.value, GALORE, f"{times:g} times full tuning's: a quarter counts", "medium")
+    if values["method"] == "bottleneck" and facts.kind == "sft":
+        others = [*others, Alternative(3e-4, "among the first adapters' (Houlsby and others: 3e-5 to 3e-3)")]
     if facts.stage == "ppo":
         others = [*others, Alternative(3e-6, "TRL's for PPO, when it had it; made for all weights")]
     return Advice("learning_rate", chosen.value, chosen.reason, chosen.source, chosen.confidence, others)

@@ -60,6 +60,10 @@ def _inputs(facts: ModelFacts, settings: Settings, number: int, device: str) -> 
         for linear in _different(facts.linears) if number == 4 else _but_output(facts):
             yield number * linear.inputs
         return
+    if settings.method == "bottleneck":
+        yield number * facts.hidden  # what the feed-forward part gives
+        yield number * settings.rank  # behind the ReLU, which keeps what it gives
+        return
     adapted = [linear for linear in facts.linears if linear.attention or settings.targets == "all-linear"]
     for linear in adapted:
         yield number * settings.rank

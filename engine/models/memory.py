@@ -15,7 +15,7 @@ from engine.hardware import Device, Hardware
 from engine.models import kept, support
 from engine.models.facts import ModelFacts
 from engine.models.trainable import trainable
-from engine.recipe import Method, Settings, Stage
+from engine.recipe import ALL, Method, Settings, Stage
 
 GIB = 1024**3
 
@@ -153,25 +153,25 @@ def forecast(
     if settings.generations and settings.beta and not settings.adapts:
         weights += number * facts.parameters  # the reference model, which reads every new answer
     tokens = settings.micro_batch * length * (2 if stage in ("dpo", "reward") else 1)
-    moments = _MOMENTS[settings.optimizer] * trainable(facts, settings)
+    adam = moments(facts, settings)
     if phase == "evaluate":
         return _whole(
             device,
             weights=weights,
             adapter=adapter,
-            optimizer=moments,
+            optimizer=adam,
             activations=tokens * _passing(facts, number),
             logits=_logits(facts, settings, tokens, device, "evaluate"),
         )
     gradients = 4 * trainable(facts, settings)
     held, lost = _activations(facts, settings, tokens, length, device)
-    head = 4 * facts.vocabulary * facts.hidden if settings.method == "full" else 0
+    head = 4 * facts.vocabulary * facts.hidden if settings.method in ALL else 0
     backward = _whole(
         device,
         weights=weights + _casts(facts, settings),
         adapter=adapter,
         # Gradients of the micro-batches before; while a single one is computed there are none yet but the head's.
-        optimizer=moments + (gradients if settings.accumulation > 1 else head),
+        optimizer=adam + (gradients if settings.accumulation > 1 else head),
         activations=held,
         logits=_answers(facts, settings) if stage == "ppo" else _logits(facts, settings, tokens, device, "train"),
     )
@@ -179,24 +179,24 @@ def forecast(
         device,
         weights=weights,
         adapter=adapter,
-        optimizer=moments + gradients + _scratch(facts, settings, device),
+        optimizer=adam + gradients + _scratch(facts, settings, device),
         activations=max(0, lost - gradients),
     )
-    moments_ = [backward, update]
+    found = [backward, update]
     if settings.answer_length:
         answers = settings.micro_batch * settings.accumulation
         cache = 2 * facts.layers * facts.kv_heads * facts.head_dim * number
-        moments_.append(
+        found.append(
             _whole(
                 device,
                 weights=weights,
                 adapter=adapter,
-                optimizer=moments,
+                optimizer=adam,
                 activations=answers * (length * cache + _passing(facts, number)),
                 logits=answers * (number + 4) * facts.vocabulary,
             )
         )
-    return max(moments_, key=lambda moment: moment.total)
+    return max(found, key=lambda moment: moment.total)
 
 
 def _whole(device: Device, *, overhead: float = 0.0, **parts: float) -> Memory:
@@ -222,11 +222,24 @@ def _weights(facts: ModelFacts, settings: Settings) -> float:
         case "qlora":
             packed = _INT8 if settings.bits == 8 else _NF4_DOUBLE if settings.double_quantization else _NF4
             return packed * linear + number * (facts.parameters - linear)
-        case "full" | "freeze":
+        case "full" | "galore" | "freeze":
             trained = trainable(facts, settings)
             return 4 * trained + number * (facts.parameters - trained)
         case _:
             return number * facts.parameters
+
+
+def moments(facts: ModelFacts, settings: Settings) -> float:
+    """Adam's two of each trained parameter. GaLore has those of a layer's matrix in a space of rank x its longer side,
+    with rank x its shorter side for the directions, all in fp32 (GaLore paper, table 1)."""
+    if settings.method != "galore":
+        return _MOMENTS[settings.optimizer] * trainable(facts, settings)
+    small = 0
+    for one in facts.linears:
+        short, long = sorted((one.inputs, one.outputs))
+        if settings.rank < short:
+            small += one.count * (2 * short * long - settings.rank * (2 * long + short))
+    return 4 * (2 * facts.parameters - small)
 
 
 def _casts(facts: ModelFacts, settings: Settings) -> float:
@@ -241,12 +254,12 @@ def _scratch(facts: ModelFacts, settings: Settings, device: Device) -> float:
     all of them in turn on a GPU."""
     if settings.optimizer != "adamw_torch":
         return 0
-    if device == "cuda":
+    if device == "cuda" and settings.method != "galore":  # which updates one matrix after the other
         return 4 * trainable(facts, settings)
     largest = max((linear.inputs * linear.outputs for linear in facts.linears), default=0)
     if settings.adapts:
         largest = settings.rank * max((max(linear.inputs, linear.outputs) for linear in facts.linears), default=0)
-    elif settings.method == "full":
+    elif settings.method in ALL:
         largest = max(largest, facts.vocabulary * facts.hidden)
     return 2 * 4 * largest
 
@@ -260,7 +273,7 @@ def _activations(
     """
     each = list(kept.tensors(facts, settings, length, device))
     layers = min(settings.trained_layers, facts.layers) if settings.method == "freeze" else facts.layers
-    between = (4 if settings.method == "full" else _number(settings)) * facts.hidden  # from layer to layer
+    between = (4 if settings.method in ALL else _number(settings)) * facts.hidden  # from layer to layer
     heap = [size for size in each if tokens * size < _MAPPED_APART]
     held, small = layers * sum(each), layers * sum(heap)
     holes = _HOLES_OF_ADAPTERS * small
@@ -301,7 +314,7 @@ def _answers(facts: ModelFacts, settings: Settings) -> float:
 
 def _chat(facts: ModelFacts, settings: Settings, longest: int, device: Device) -> Memory:
     """Keys and values of every token, 2 L k numbers, beside the model and one layer's passing tensors."""
-    number = 4 if settings.method == "full" else _number(settings)
+    number = 4 if settings.method in ALL else _number(settings)
     weights = _weights(facts, settings) if settings.adapts else 2 * number * facts.parameters
     return _whole(
         device,
@@ -315,5 +328,5 @@ def _chat(facts: ModelFacts, settings: Settings, longest: int, device: Device) -
 def _mapped(facts: ModelFacts, settings: Settings) -> int:
     """Bytes of the stored weights that are mapped while they are converted or packed."""
     stored = _STORED.get(facts.dtype, 2)
-    wanted = 4 if settings.method == "full" else _number(settings)
+    wanted = 4 if settings.method in ALL else _number(settings)
     return 0 if stored == wanted and settings.method != "qlora" else stored * facts.parameters

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from engine.hardware import Hardware
 from engine.models import shape
 from engine.models.facts import ModelFacts
+from engine.models.trainable import feed_forward
 from engine.recipe import Method, Settings, Stage
 
 # What learns in models that do not go on with a text. A prompt or prefix of learned tokens, and what is built for
@@ -23,6 +24,7 @@ def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware, stage: St
     return [
         *_shape(facts, settings, stage),
         *_layers(facts, settings),
+        *_feed_forward(facts, settings),
         *_attention(settings, hardware),
         *_positions(facts, settings),
     ]
@@ -52,6 +54,11 @@ def _layers(facts: ModelFacts, settings: Settings) -> Iterator[str]:
             f"the model has {facts.layers} layers, {settings.trained_layers} cannot be trained: lower trained_layers, "
             "or take method full"
         )
+
+
+def _feed_forward(facts: ModelFacts, settings: Settings) -> Iterator[str]:
+    if settings.method == "bottleneck" and not feed_forward(linear.name for linear in facts.linears):
+        yield f"the feed-forward part of {facts.model_type} has no name that bottleneck adapters know: take method lora"
 
 
 def _attention(settings: Settings, hardware: Hardware) -> Iterator[str]:

@@ -12,17 +12,20 @@ from engine.recipe import Settings
 _KEYS_AND_VALUES = ("k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv")
 _FEATURES = ("down_proj", "fc2", "fc_out", "dense_4h_to_h", "mlp.c_proj")
 
+FEED_FORWARD = ("mlp", "feed_forward")  # what the families in use call that part of a layer
+
 
 def trainable(facts: ModelFacts, settings: Settings) -> int:
     """Parameters that learn.
 
     LoRA       rank x (inputs + outputs) of each targeted matrix; with DoRA its outputs once more
     IA3        a factor for each key, value and feature
+    bottleneck in each layer a matrix down to the rank and one up again, with their biases
     prompt     virtual tokens x hidden
     prefix     virtual tokens x a key and a value in each layer
     """
     match settings.method:
-        case "full":
+        case "full" | "galore":
             return facts.parameters
         case "freeze":
             return facts.layer_parameters * min(settings.trained_layers, facts.layers) // facts.layers
@@ -34,6 +37,8 @@ def trainable(facts: ModelFacts, settings: Settings) -> int:
                 for linear in facts.linears
                 if _named(linear.name, [*keys, *features])
             )
+        case "bottleneck":
+            return facts.layers * (2 * facts.hidden * settings.rank + settings.rank + facts.hidden)
         case "prompt":
             return settings.virtual_tokens * facts.hidden
         case "prefix":
@@ -57,6 +62,15 @@ def scaled_by_ia3(names: Iterable[str]) -> tuple[list[str], list[str]]:
         for known in (_KEYS_AND_VALUES, _FEATURES)
     )
     return (keys, features) if keys and features else ([], [])
+
+
+def feed_forward(names: Iterable[str]) -> list[str]:
+    """What the feed-forward part of a layer is called, by the dotted names of its modules or matrices; else empty.
+
+    Names without a dot are those of families that are built like Llama.
+    """
+    found = {part for name in names for part in name.split(".")}
+    return [word for word in FEED_FORWARD if word in found] or [FEED_FORWARD[0]] * ("gate_proj" in found)
 
 
 def _named(name: str, words: list[str]) -> bool:

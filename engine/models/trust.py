@@ -59,8 +59,11 @@ def code(folder: Path) -> list[str]:
     return sorted(found)
 
 
+ADAPTERS = ("LORA", "IA3", "PROMPT_TUNING", "PREFIX_TUNING")  # peft's names for what an adapter to start from can be
+
+
 def check_adapter(folder: Path) -> None:
-    """The same for an adapter to start from: a LoRA in safetensors. Raises FtuiError(RECIPE_INVALID)."""
+    """The same for an adapter to start from: of a kind known here, in safetensors. Raises FtuiError(RECIPE_INVALID)."""
     config = json_object(folder / "adapter_config.json")
     if config is None:
         raise FtuiError(
@@ -70,8 +73,12 @@ def check_adapter(folder: Path) -> None:
             "give the adapter of a run, or one saved by peft",
         )
     reason = ""
-    if config.get("peft_type") != "LORA":
-        reason = f"it is of kind {config.get('peft_type')}, and ftui trains LoRA on"
+    if config.get("peft_type") not in ADAPTERS:
+        reason = f"it is of kind {config.get('peft_type')}, which ftui does not train"
+    elif config.get("peft_type") == "PROMPT_TUNING" and config.get("prompt_tuning_init") == "TEXT":
+        reason = "it names a tokenizer to load"
+    elif config.get("prefix_projection"):
+        reason = "its prefix comes out of a network, which is not kept with it"
     elif config.get("auto_mapping") or config.get("auto_map"):
         reason = "it names classes to import"
     elif config.get("megatron_config") or config.get("megatron_core") not in (None, "megatron.core"):

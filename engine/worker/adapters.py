@@ -25,8 +25,9 @@ from transformers.pytorch_utils import Conv1D
 from engine.errors import Exit, FtuiError
 from engine.models import shape, trust
 from engine.models.facts import ATTENTION_WORDS
-from engine.models.trainable import scaled_by_ia3
+from engine.models.trainable import feed_forward, scaled_by_ia3
 from engine.recipe import Settings
+from engine.worker.bottleneck import BottleneckConfig
 
 _TASKS = {"causal": "CAUSAL_LM", "masked": None, "seq2seq": "SEQ_2_SEQ_LM"}  # peft has none for masked words
 NAME = "default"  # peft's, for the adapter that learns
@@ -43,6 +44,13 @@ def new(model: Any, settings: Settings) -> PeftModel:
             keys, features = scaled_by_ia3(name for name, _ in model.named_modules())
             return get_peft_model(
                 model, IA3Config(target_modules=[*keys, *features], feedforward_modules=features, task_type=task)
+            )
+        case "bottleneck":
+            part = feed_forward(name for name, _ in model.named_modules())
+            features = model.config.get_text_config().hidden_size
+            return get_peft_model(
+                model,
+                BottleneckConfig(features=features, width=settings.rank, target_modules=part, task_type=task),
             )
         case "prompt":
             # Words of the vocabulary: far better than noise (prompt tuning paper, section 3.2).

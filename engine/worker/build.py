@@ -25,7 +25,7 @@ from engine import hardware
 from engine.errors import Exit, FtuiError
 from engine.models import facts as model_facts
 from engine.models import shape, support
-from engine.recipe import Model, Recipe, Settings
+from engine.recipe import ALL, Model, Recipe, Settings
 from engine.worker import adapters
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,7 +64,7 @@ def base_model(
         loaded = kind(known, judge).from_pretrained(
             folder,
             config=known,
-            dtype=torch.float32 if settings.method == "full" else DTYPES[settings.precision],
+            dtype=torch.float32 if settings.method in ALL else DTYPES[settings.precision],
             device_map={"": device()},
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,  # pickled weights can run code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.advice import advise
+from engine.models.facts import ModelFacts
 from tests.engine.advice.cases import LLAMA, OLD_CPU, QWEN, SMOL, card, facts, identity, of
 
 
@@ -26,7 +27,7 @@ def test_method_that_memory_holds(free: float, method: str) -> None:
 
 def test_method_says_what_each_needs() -> None:
     advice = of(advise(facts(model=LLAMA, hardware=card(16))), "method")
-    assert {other.value for other in advice.alternatives} == {"full", "freeze", "lora"}
+    assert {other.value for other in advice.alternatives} >= {"full", "freeze", "lora", "galore", "bottleneck"}
     assert all("of 16 GB" in other.effect for other in advice.alternatives)
     assert "1.4 to 2 times slower" in str(of(advise(facts()), "method").alternatives)
 
@@ -76,6 +77,28 @@ def test_freeze_trains_the_last_layers() -> None:
 def test_rank_grows_with_the_rows(rows: int, rank: int) -> None:
     plan = advise(facts(rows))
     assert (plan.settings.rank, plan.settings.alpha) == (rank, rank)
+
+
+@pytest.mark.parametrize(("model", "galore", "bottleneck"), [(SMOL, 128, 32), (LLAMA, 1024, 256), (None, 256, 64)])
+def test_galore_and_bottlenecks_go_by_the_models_width(model: ModelFacts | None, galore: int, bottleneck: int) -> None:
+    """Their papers: a quarter and a sixteenth of it. A preset's rank is one of LoRA, and is not carried over."""
+    for method, rank in (("galore", galore), ("bottleneck", bottleneck)):
+        for preset in ({}, {"method": "lora", "rank": 16, "alpha": 32}):
+            plan = advise(facts(91, model=model), preset, {"method": method})
+            assert plan.settings.rank == rank
+
+
+def test_a_step_of_galore_counts_a_quarter_so_its_rate_is_four_times() -> None:
+    plan = advise(facts(), edits={"method": "galore"})
+    assert plan.settings.learning_rate == 4 * advise(facts(), edits={"method": "full"}).settings.learning_rate == 8e-5
+    assert 2e-5 in [other.value for other in of(plan, "learning_rate").alternatives]
+    assert not [warning for warning in plan.warnings if "8e-5" in warning]
+    assert "5e-4 is high for galore tuning: above 4e-4" in str(
+        advise(facts(), edits={"method": "galore", "learning_rate": 5e-4}).warnings
+    )
+    assert plan.settings.optimizer == "adamw_torch" and plan.sentence.startswith(
+        "SFT of all weights with GaLore on 1,000"
+    )
 
 
 def test_rewards_want_a_small_rank_and_no_dropout() -> None:

@@ -40,6 +40,8 @@ SOURCES = {
     "prompt tuning paper",
     "prefix tuning paper",
     "PPO paper",
+    "GaLore paper",
+    "AdapterFusion paper",
 }
 
 

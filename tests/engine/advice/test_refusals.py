@@ -57,10 +57,10 @@ def test_losses_of_another_stage_and_those_that_need_company() -> None:
 def test_what_ppo_cannot_do() -> None:
     """It compares with the base under its adapter, and draws one answer to each prompt of a round."""
     assert not refused(facts(stage="ppo"))
-    for method in ("full", "freeze"):
+    for method in ("full", "freeze", "galore"):
         assert (
             f"PPO compares with the base under its adapter, and {method} tuning changes the base: take method lora"
-            in (refused(facts(stage="ppo"), method=method))
+            in refused(facts(stage="ppo"), method=method)
         )
     for method in ("prompt", "prefix"):
         assert f"PPO reads the layers themselves, where {method} tuning has nothing: take method lora" in refused(
@@ -75,6 +75,24 @@ def test_what_ppo_cannot_do() -> None:
     )
     complex_ = facts(9000, stage="ppo", complex_task=True)  # elsewhere all weights would learn
     assert advise(complex_).settings.method == "lora" and not refused(complex_)
+
+
+def test_galore_with_another_optimizer() -> None:
+    for optimizer in ("paged_adamw_8bit", "adamw_torch_fused"):
+        assert (
+            f"GaLore brings its own AdamW, which {optimizer} cannot stand in for: take optimizer adamw_torch"
+            in refused(facts(), method="galore", optimizer=optimizer)
+        )
+    assert not refused(facts(), method="galore")
+
+
+def test_bottlenecks_without_a_feed_forward_part_that_is_known() -> None:
+    linears = [msgspec.structs.replace(one, name=one.name.replace("gate_proj", "fc1")) for one in SMOL.linears]
+    strange = facts(model=msgspec.structs.replace(SMOL, linears=linears, model_type="opt"))
+    assert "the feed-forward part of opt has no name that bottleneck adapters know: take method lora" in refused(
+        strange, method="bottleneck"
+    )
+    assert not refused(strange, method="galore") and not refused(facts(), method="bottleneck")
 
 
 def test_longer_than_the_model_reads() -> None:

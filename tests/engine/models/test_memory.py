@@ -9,7 +9,7 @@ import pytest
 
 from engine.hardware import Hardware
 from engine.models import facts
-from engine.models.memory import GIB, Memory, forecast, table
+from engine.models.memory import GIB, Memory, forecast, moments, table
 from engine.models.trainable import trainable
 from tests.engine.models import known
 from tests.engine.settings import settings
@@ -103,6 +103,20 @@ def test_bytes_a_trained_parameter_costs() -> None:
     assert each(method="qlora", precision="bf16") == 16
     assert each(method="qlora", precision="bf16", optimizer="paged_adamw_8bit") == 10
     assert each(accumulation=1, max_length=2048) == 12
+
+
+def test_galores_moments_are_small() -> None:
+    """A matrix of 4096 x 14336 in a space of 1024: moments of 1024 x 14336, twice, and directions of 1024 x 4096."""
+    whole = moments(LLAMA, settings(method="full"))
+    assert moments(LLAMA, settings(method="galore", rank=4096)) == whole == 8 * LLAMA.parameters
+    spared = sum(
+        one.count
+        * (2 * one.inputs * one.outputs - 1024 * (2 * max(one.inputs, one.outputs) + min(one.inputs, one.outputs)))
+        for one in LLAMA.linears
+        if min(one.inputs, one.outputs) > 1024  # keys and values have 1024 columns
+    )
+    assert moments(LLAMA, settings(method="galore", rank=1024)) == whole - 4 * spared
+    assert 0.3 < moments(LLAMA, settings(method="galore", rank=1024)) / whole < 0.5
 
 
 def test_more_of_anything_takes_more() -> None:
