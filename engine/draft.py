@@ -19,6 +19,7 @@ from engine.advice.kinds import Goal
 from engine.advice.stage import NAMES
 from engine.chain import Later
 from engine.choice import Choice
+from engine.errors import FtuiError
 from engine.making import FIRST_LOOK, Draft, Maker, Report, goal_of, intent_of, known, planned
 from engine.questions import fill
 from engine.recipe import FITTING, RL, TRAINED_STAGES, Recipe, Stage
@@ -97,7 +98,14 @@ def extended(draft: Draft, later: Sequence[Later], progress: Report | None = Non
         )
         chain.check_next(one.stage, before[0].model.source, choice.adapter, choice.reward, before)
         data = choices.data(choice, None)
-        drafts.append(Maker(choice, None, data, progress, before[0].model.revision).make(None, strict))
+        try:
+            made = Maker(choice, None, data, progress, before[0].model.revision).make(None, strict)
+        except FtuiError as error:
+            raise FtuiError(error.code, f"stage {one.stage}: {error.cause}", error.where, error.next_step) from None
+        if one.stage != chain.JUDGE and not (made.recipe.checks.identity or made.recipe.checks.general):
+            # What the stages before were asked is asked again, so that it shows what is forgotten.
+            made.recipe.checks = before[0].checks
+        drafts.append(made)
     return _linked(drafts)
 
 

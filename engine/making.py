@@ -206,8 +206,9 @@ def planned(choice: Choice, facts: Facts, given: Given) -> Plan:
     edits = choices.edits(choice, given.settings)
     plan = advise(facts, given.settings, edits, preset_name=given.preset, preset_reasons=given.reasons)
     if choice.adapter:
+        kept = choices.FIXED if chain.found(choice.adapter, choice.before) is None else ("method", *choices.FIXED)
         plan.advice = [
-            msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in choices.FIXED else a
+            msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in kept else a
             for a in plan.advice
         ]
     return plan

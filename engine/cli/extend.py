@@ -15,10 +15,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.cli import live
+    from engine.cli import after, live
     from engine.runs import control
 
     found = shared.named_run(args)
     seen = live.mark(found)
     step = control.extend(found, args.epochs, gpu=args.gpu, now=args.now)
-    return live.go_on(found, args, step, seen)
+    return after.go_on([found], args, {found: step}, {found: seen})

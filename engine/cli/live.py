@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 import time
@@ -41,36 +40,6 @@ E = TypeVar("E", Exported, Pushed)
 Look = Callable[[list[AnyEvent], "RunView"], None]
 
 
-def go_on(run: RunDir, args: argparse.Namespace, step: int | None = None, seen: int = 0) -> int:
-    """After a start: follow it with --wait, else say how to come back.
-
-    step  where an earlier run goes on
-    seen  the journal's entries up to this one are from before and are not told again
-    """
-    from engine.cli import line
-    from engine.runs import directory
-
-    if step is not None and not args.json:
-        show.say(f"{directory.title(run)} goes on from step {step}")
-    if args.wait:
-        return wait(run, args.json, seen=seen)
-    name = directory.handle(run)
-    queued = line.told(run)
-    if args.json:
-        more = {} if step is None else {"from_step": step}
-        show.emit({"run": name, "dir": str(run.path), **more, **({"queued": queued} if queued else {})})
-    elif queued:
-        show.say(f"{name} is queued: {queued}")
-        show.say(
-            f"it starts by itself; `ftui resume {name} --now` starts it at once, `ftui stop {name}` takes it out of the line"
-        )
-    else:
-        show.say(
-            f"{name} runs in the background: `ftui attach {name}` shows it, `ftui stop {name}` ends it with a checkpoint"
-        )
-    return int(Exit.OK)
-
-
 def wait(run: RunDir, as_json: bool = False, curve: bool = False, seen: int = 0) -> int:
     """Follow `run` until it ends; the exit code of the verb.
 
@@ -93,7 +62,8 @@ def wait(run: RunDir, as_json: bool = False, curve: bool = False, seen: int = 0)
         raise _failed(end)
     if end.state == "stopped":
         if not as_json:
-            show.say(f"{name} stopped at step {end.step}: `ftui resume {name}` goes on")
+            why = f": {end.cause}" if end.cause else f" at step {end.step}"
+            show.say(f"{name} stopped{why}: `ftui resume {name}` goes on")
         return int(Exit.INTERRUPTED)
     if not as_json:
         _finished(run, view)

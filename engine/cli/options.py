@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from engine.errors import Exit, FtuiError
 
 if TYPE_CHECKING:
+    from engine.chain import Later
     from engine.choice import Choice
     from engine.draft import Draft, Report
     from engine.llamafactory import Imported
@@ -152,7 +154,14 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     add_rows(parser)
     for short, name in SHORT.items():
         parser.add_argument(f"--{short}", metavar="N", help=f"{_SHORT_HELP[short]} ({name})")
-    add_edit(parser, "any other setting (`ftui plan` lists them)")
+    add_edit(parser, "any other setting (`ftui plan` lists them); STAGE.FIELD=VALUE for a later stage")
+    parser.add_argument(
+        "--then",
+        action="append",
+        default=[],
+        metavar="STAGE:ROWS",
+        help="another stage after this one, from its adapter, as in dpo:pairs.json; again for a third",
+    )
 
 
 def add_edit(parser: argparse.ArgumentParser, words: str) -> None:
@@ -181,7 +190,33 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
 def edits(args: argparse.Namespace) -> dict[str, object]:
     """The settings changed on the command line, typed. Raises FtuiError(RECIPE_INVALID) for one that does not fit."""
     short = [f"{name}={getattr(args, name)}" for name in (*SHORT, "method") if getattr(args, name) is not None]
-    return typed([*short, *args.edit], "--edit")
+    return typed([*short, *(word for word in args.edit if not _later(word))], "--edit")
+
+
+def later_edits(args: argparse.Namespace) -> dict[str, object]:
+    """Those of later stages, by "STAGE.FIELD"."""
+    found: dict[str, object] = {}
+    for word in filter(_later, args.edit):
+        stage, _, edit = word.partition(".")
+        found |= {f"{stage}.{name}": value for name, value in typed([edit], "--edit").items()}
+    return found
+
+
+def _later(word: str) -> bool:
+    return "." in word.partition("=")[0]
+
+
+def later(args: argparse.Namespace, there: Sequence[str] = ()) -> tuple[list[Later], dict[str, object]]:
+    """The stages that --then adds, and the edits for those that are `there` already (in a recipe)."""
+    from msgspec.structs import replace
+
+    from engine import chain
+
+    added = [chain.parse(word) for word in args.then]
+    edits = later_edits(args)
+    sorted_ = chain.by_stage([*there, *(one.stage for one in added)], edits)
+    own = {name: value for name, value in edits.items() if name.partition(".")[0] in there}
+    return [replace(one, edits=sorted_[one.stage]) for one in added], own
 
 
 def typed(given: list[str], option: str) -> dict[str, object]:
@@ -227,6 +262,7 @@ def choice(args: argparse.Namespace, base: Choice | None = None) -> Choice:
     made = replace(base, **{name: value for name, value in given.items() if value})
     made.values = {**base.values, **made.values}
     made.edits = {**base.edits, **edits(args)}
+    made.then, _ = later(args)
     if args.from_run:
         from engine.runs import directory
 
@@ -264,8 +300,8 @@ def rows(args: argparse.Namespace, sources: list[str]) -> dict[str, Any]:
 
 def draft(args: argparse.Namespace, progress: Report | None) -> Draft:
     """The draft that the options describe: from a choice, a LLaMA-Factory YAML, or a recipe."""
+    from engine import chain, recipe
     from engine import draft as drafts
-    from engine import recipe
     from engine.llamafactory import Imported
 
     if not args.recipe:
@@ -278,13 +314,18 @@ def draft(args: argparse.Namespace, progress: Report | None) -> Draft:
         raise FtuiError(
             Exit.USAGE, f"a recipe already says {', '.join(taken)}", args.recipe, "edit the file, or leave it out"
         )
-    if args.name:
-        again.name = recipe.slug(args.name)
-    # A recipe may come from anybody: its word is kept for resuming, but does not allow anything.
-    again.model.trust_remote_code = args.trust_remote_code
-    again.data.values.update(pairs(args.set, "--set"))
-    again.data.on_bad_row = args.bad_rows or again.data.on_bad_row
-    made = drafts.from_recipe(again, edits(args), progress)
+    each = chain.stages(again)
+    for one in each:
+        if args.name:
+            one.name = recipe.slug(args.name) if one is each[0] else chain.name_of(recipe.slug(args.name), one.stage)
+        # A recipe may come from anybody: its word is kept for resuming, but does not allow anything.
+        one.model.trust_remote_code = args.trust_remote_code
+        one.data.values.update(pairs(args.set, "--set"))
+        one.data.on_bad_row = args.bad_rows or one.data.on_bad_row
+    added, own = later(args, [one.stage for one in each[1:]])
+    made = drafts.from_recipe(chain.linked(each), {**edits(args), **own}, progress)
+    if added:
+        made = drafts.extended(made, added, progress)
     if not args.goal and not args.deadline:
         return made
     return drafts.answer(made, _goal(args.goal), _seconds(args.deadline))

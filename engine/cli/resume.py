@@ -1,6 +1,7 @@
 """Goes on exactly where the newest whole checkpoint stands, with the same losses as if nothing had happened.
 
-With --edit it goes on otherwise: with less memory, another rate, more epochs."""
+With --edit it goes on otherwise: with less memory, another rate, more epochs.
+Of a chain (`ftui train --then`), all that is not finished goes on, whichever of its runs is named."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.cli import live
-    from engine.runs import control
+    from engine.cli import after, live
+    from engine.runs import control, links
 
     found = shared.named_run(args)
-    seen = live.mark(found)
-    step = control.resume(found, edits=shared.typed(args.edit, "--edit"), force=args.force, gpu=args.gpu, now=args.now)
-    return live.go_on(found, args, step, seen)
+    seen = {run: live.mark(run) for run in links.members(found)}
+    edits = shared.typed(args.edit, "--edit")
+    done = control.resume_chain(found, edits=edits, force=args.force, gpu=args.gpu, now=args.now)
+    return after.go_on([run for run, _ in done], args, dict(done), seen)

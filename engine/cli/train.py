@@ -3,11 +3,15 @@ happens to this terminal.
 One run trains at a time on a processor, and on each GPU. Another one waits in line, and starts by
 itself when its turn comes: first come, first served. It also waits for a GPU on which others
 compute. `ftui runs` shows the line, `ftui runs --gpus` who uses what.
+With --then another stage follows by itself: a run of its own, which waits for those it begins from. Its
+settings come from its own plan; --edit STAGE.FIELD=VALUE changes one.
 
 examples:
   ftui train --preset identity --set name=Ada --set author=you
   ftui train --data rows.jsonl --model ./my-model --method qlora --wait
   ftui train recipe.yaml --epochs 3
+  ftui train --data rows.jsonl --then dpo:pairs.json --edit dpo.beta=0.3
+  ftui train --data rows.jsonl --then reward:pairs.json --then grpo:prompts.jsonl
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine import draft as drafts
-    from engine.cli import line, live, progress
+    from engine.cli import after, line, progress
+    from engine.runs import links
 
     if isinstance(args.gpu, int):
         os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)  # so that the plan is one for this card
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         if args.now:
             line.warn(draft.plan.memory.total if draft.plan.memory else 0)
     started = drafts.start(draft, gpu=args.gpu, now=args.now)
-    return live.go_on(started, args)
+    return after.go_on(links.members(started), args)
 
 
 def check(draft: Draft) -> None:
@@ -67,10 +72,13 @@ def check(draft: Draft) -> None:
 
 
 def announce(draft: Draft) -> None:
-    """What is about to start, and what to know about it, in few lines."""
+    """What is about to start, and what to know about it, in few lines; of a chain each stage."""
     show.say(draft.plan.sentence, "bold")
     for warning in draft.plan.warnings:
         show.say(f"! {warning}", "yellow")
     for finding in draft.findings:
         if finding.level == "problem":
             show.say(f"! {finding.message}{f' → {finding.fix}' if finding.fix else ''}", "yellow")
+    if draft.then is not None:
+        show.say("then, as a run of its own:", "dim")
+        announce(draft.then)
