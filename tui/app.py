@@ -67,7 +67,18 @@ def _export(run: RunDir) -> Screen:
     return ExportScreen(run)
 
 
-_OF_A_RUN: dict[str, Callable[[RunDir], Screen]] = {"train": _train, "chat": _chat, "export": _export}
+def _compare(run: RunDir) -> Screen:
+    from tui.screens.compare import CompareScreen
+
+    return CompareScreen(run)
+
+
+_OF_A_RUN: dict[str, Callable[[RunDir], Screen]] = {
+    "train": _train,
+    "chat": _chat,
+    "export": _export,
+    "compare": _compare,
+}
 
 
 class FtuiApp(TerminalApp):
@@ -177,7 +188,7 @@ class FtuiApp(TerminalApp):
         self.show(mode)
 
     def show(self, mode: str) -> None:
-        """Go to one of the six modes. Train, Chat and Export show `run_shown`, else the newest run."""
+        """Go to one of the six modes. Those of a run show `run_shown`, else the newest run."""
         if mode in _OF_A_RUN:
             run = self.run_shown or self._newest_run()
             if run is None:
@@ -217,6 +228,9 @@ class FtuiApp(TerminalApp):
 
     def show_export(self, run: RunDir) -> None:
         self._show_run("export", run)
+
+    def show_compare(self, run: RunDir) -> None:
+        self._show_run("compare", run)
 
     def new_run(self, step: str) -> None:
         """Show one step of the new run. Each step is a mode, since the bottom screen of a mode cannot be exchanged."""
@@ -271,6 +285,7 @@ class FtuiApp(TerminalApp):
         """What ctrl+p offers: the modes, and what the screen's own keys do."""
         for _, mode, word in MODE_KEYS:
             yield SystemCommand(word, f"Go to {word}", partial(self.show, mode))
+        yield SystemCommand("Compare", "What a run has learned: scores, answers", partial(self.show, "compare"))
         for node, binding, enabled, _ in screen.active_bindings.values():
             if enabled and binding.id and not binding.id.startswith("list.") and node is not self:
                 action = partial(self.run_action, binding.action, node)

@@ -61,7 +61,7 @@ def follow(run: RunDir, asked: Asked, *, again: bool = False) -> Generator[Far, 
             return kept
         reader.offset = run.journal_path.stat().st_size if run.journal_path.exists() else 0
         control.start(run, Job("evaluate", str(run.path), {**msgspec.to_builtins(asked), "key": key}))
-    far, done = Progress(what=f"{WHAT}start", done=0, total=0), False
+    far, done = Progress(what="starting", done=0, total=0), False
     while True:
         alive = status.read(run).worker_alive  # before the journal: its last words must still be read
         for event in (event for events in reader.chunks() for event in events):

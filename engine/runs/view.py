@@ -14,7 +14,6 @@ from engine.runs.events import (
     Evaluation,
     Exported,
     Failure,
-    Measured,
     Note,
     Point,
     Progress,
@@ -75,7 +74,6 @@ class RunView:
         self.notes: list[Note] = []
         self.retries: list[Retry] = []  # that led to this attempt, without the person in between
         self.exports: list[Exported] = []
-        self.measured: list[Measured] = []  # of the newest result
         self.seq = 0
         self.time = 0.0
         self._smoothed = array("d")
@@ -126,11 +124,9 @@ class RunView:
             case Retired():
                 self.checkpoints = [kept for kept in self.checkpoints if kept.step != event.step]
             case Result():
-                self.result, self.measured = event, []
+                self.result = event
             case Evaluation():
                 self.evaluation = event
-            case Measured():
-                self.measured.append(event)
             case Exported():
                 self.exports.append(event)
             case Note():

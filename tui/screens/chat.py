@@ -82,6 +82,9 @@ class ChatScreen(Frame):
         Binding("ctrl+s", "system", "System", id="chat.system", tooltip="The system prompt"),
         Binding("ctrl+t", "settings", "Settings", id="chat.settings", tooltip="Temperature, top-p, length, seed"),
         Binding("f1", "app.help", "Help", id="chat.help"),
+        Binding(
+            "ctrl+o", "compare", "Compare", show=False, id="chat.compare", tooltip="Measure the two against each other"
+        ),
         Binding("pageup", "scroll(-1)", "Up", show=False, id="chat.page-up"),
         Binding("pagedown", "scroll(1)", "Down", show=False, id="chat.page-down"),
     ]
@@ -368,6 +371,9 @@ class ChatScreen(Frame):
     def on_prompt_recall(self) -> None:
         if self.talk.exchanges and self.entry == "ask" and not self._busy:
             self._begin_entry("edit", self.talk.exchanges[-1].question)
+
+    def action_compare(self) -> None:
+        self.ftui.show_compare(self.run)
 
     def action_scroll(self, pages: int) -> None:
         log = self.query_one(ChatLog)

@@ -41,6 +41,9 @@ class RunsScreen(Frame):
         Binding("r", "resume", "Resume", id="runs.resume", tooltip="Go on from the newest checkpoint"),
         Binding("c", "chat", "Chat", id="runs.chat", tooltip="Talk to the tuned model"),
         Binding("x", "export", "Export", show=False, id="runs.export", tooltip="Export the result"),
+        Binding(
+            "m", "compare", "Compare", show=False, id="runs.compare", tooltip="Measure the result against its base"
+        ),
         Binding("slash", "filter", "Filter", key_display="/", id="runs.filter", tooltip="Show only runs that match"),
         Binding("escape", "unfilter", "Show all", show=False, id="runs.unfilter"),
     ]
@@ -160,7 +163,7 @@ class RunsScreen(Frame):
                 return line is not None and line.alive
             case "resume":
                 return line is not None and line.resumable
-            case "chat" | "export":
+            case "chat" | "export" | "compare":
                 return line is not None and line.answers
             case "presets":
                 return not self.query_one("#presets").has_focus
@@ -204,6 +207,10 @@ class RunsScreen(Frame):
     def action_export(self) -> None:
         if self.line and (run := self.listing.run(self.line.key)):
             self.ftui.show_export(run)
+
+    def action_compare(self) -> None:
+        if self.line and (run := self.listing.run(self.line.key)):
+            self.ftui.show_compare(run)
 
     def action_stop(self) -> None:
         from engine.runs import control

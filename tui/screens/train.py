@@ -54,6 +54,7 @@ class TrainScreen(Frame):
         Binding("o", "offer", "Go on as offered", id="train.offer", tooltip="Go on with what the last line offers"),
         Binding("c", "chat", "Chat", id="train.chat", tooltip="Talk to the tuned model beside its base"),
         Binding("e", "export", "Export", id="train.export", tooltip="Write the result where other programs load it"),
+        Binding("m", "compare", "Compare", id="train.compare", tooltip="Measure the result against its base"),
         Binding("l", "journal", "Log", id="train.log", tooltip="What the libraries printed"),
         Binding("y", "axis", "Log axis", id="train.axis", tooltip="Change the y axis between linear and logarithmic"),
         Binding("q", "leave", "Leave it running", id="train.leave", tooltip="Leave ftui; the run goes on"),
@@ -246,7 +247,7 @@ class TrainScreen(Frame):
                 # While it trains the worker answers between two steps.
                 kept = self.view.result is not None or bool(self.view.checkpoints)
                 return kept if self._ended else bool(len(self.view.steps)) and self._state != "queued"
-            case "export":
+            case "export" | "compare":
                 return self.view.result is not None and self._ended
             case "axis":
                 return bool(len(self.view.steps))
@@ -299,6 +300,9 @@ class TrainScreen(Frame):
 
     def action_export(self) -> None:
         self.ftui.show_export(self.run)
+
+    def action_compare(self) -> None:
+        self.ftui.show_compare(self.run)
 
     def action_journal(self) -> None:
         tail = self.query_one("#tail", Tail)
