@@ -129,10 +129,10 @@ def resume_chain(
         stands = status.read(one)
         own = one == run and (edits or force or (now and stands.state == "queued"))
         if own:
-            done.append((one, resume(one, gpu, None, now, edits, force)))
+            done.append((one, resume(one, gpu=gpu, now=now, edits=edits, force=force)))
         elif stands.state in RESUMABLE and one.recipe_path.exists():
-            done.append((one, resume(one, gpu, None, now)))
-    return done or [(run, resume(run, gpu, None, now))]  # which says why it cannot
+            done.append((one, resume(one, gpu=gpu, now=now)))
+    return done or [(run, resume(run, gpu=gpu, now=now))]  # which says why it cannot
 
 
 @contextlib.contextmanager
