@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from msgspec import Struct
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
+from transformers import GenerationConfig
 
 from engine import paths
 from engine.data.convert import Message
 from engine.errors import Exit, FtuiError
-from engine.runs import checkpoints, directory, status
+from engine.models import facts as model_facts
+from engine.runs import checkpoints, directory, measured, scoreboard, status
 from engine.runs import export as exports
 from engine.runs.events import Exported, Note, Progress, Pushed
 from engine.runs.export import Options
@@ -197,6 +198,7 @@ def _make(
             asked=len(answers),
             file=written.file,
             ollama=exports.ollama_name(now.recipe.name),
+            shape=model_facts.read(now.folder).shape,
         )
         (stage / "README.md").write_text(_card(now, made), encoding="utf-8")
         stopped()
@@ -251,20 +253,23 @@ def _adapter(now: Session, reference: Any, result: Path, stage: Path) -> Written
 
 def _model(now: Session, merged: Any, options: Options, stage: Path) -> Written:
     """Safetensors in files of at most the shard size; read back into the precision that the run computes in."""
-    computed = merged.dtype
+    computed, config = merged.dtype, merged.config
     dtype = build.DTYPES[options.dtype] if options.dtype else computed
     merged.to(dtype).save_pretrained(stage, max_shard_size=options.shard_size)
     now.tokenizer.save_pretrained(stage)
 
     def load() -> Any:
-        kind = AutoModelForSequenceClassification if now.recipe.stage == "reward" else AutoModelForCausalLM
-        return kind.from_pretrained(
-            stage,
-            dtype=computed,
-            device_map={"": build.device()},
-            use_safetensors=True,
-            trust_remote_code=now.recipe.model.trust_remote_code,
-        ).eval()
+        return (
+            build.kind(config, now.recipe.stage == "reward")
+            .from_pretrained(
+                stage,
+                dtype=computed,
+                device_map={"": build.device()},
+                use_safetensors=True,
+                trust_remote_code=now.recipe.model.trust_remote_code,
+            )
+            .eval()
+        )
 
     return Written(_name(dtype), load, max(TOLERANCE[dtype], TOLERANCE[computed]))
 
@@ -342,8 +347,10 @@ def _logits(model: Any, now: Session) -> list[torch.Tensor]:
     """Logits of every position of a few prompts, each [tokens, vocabulary] in fp32."""
     rows = []
     for question in _questions(now):
-        ids = torch.tensor([now.ask(question)])
-        rows.append(model(input_ids=ids.to(model.device)).logits[0].float().cpu())
+        ids = torch.tensor([now.ask(question)], device=model.device)
+        # An encoder-decoder reads the prompt on both sides: any text does for comparing.
+        written = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+        rows.append(model(input_ids=ids, **written).logits[0].float().cpu())
     return rows
 
 
@@ -359,7 +366,8 @@ def _card(now: Session, made: card.Made) -> str:
         view.fold(events)
     newest = max(now.run.checkpoints.glob(f"step-*/{checkpoints.MANIFEST}"), default=None)
     sha256 = str(json.loads(newest.read_bytes()).get("data_sha256") or "") if newest else ""
-    return card.write(directory.title(now.run), now.recipe, view, made, now.folder, sha256)
+    compared = scoreboard.of(now.run, measured.newest(now.run))
+    return card.write(directory.title(now.run), now.recipe, view, made, now.folder, sha256, compared)
 
 
 def _remarks(now: Session, options: Options) -> None:

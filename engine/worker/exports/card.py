@@ -5,6 +5,7 @@ README.md with the front matter that the hub reads. Only names stand in it: no f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,26 @@ import yaml
 from msgspec import Struct
 
 from engine.models import starter
+from engine.models.shape import Shape
 from engine.recipe import Recipe, Source
+from engine.runs import scoreboard
 from engine.runs.events import Answer
+from engine.runs.scoreboard import Compared
 from engine.runs.view import RunView
 from engine.text import safe
 from engine.text import size as in_words
 
 _STAGES = {
     "sft": "supervised fine-tuning",
+    "pretraining": "continued pre-training",
     "dpo": "direct preference optimisation",
     "kto": "KTO",
     "reward": "training as a reward model",
+}
+_PIPELINES: dict[Shape, str] = {
+    "causal": "text-generation",
+    "masked": "fill-mask",
+    "seq2seq": "text2text-generation",
 }
 _STATED_IF = {  # settings that mean something only for some methods
     "rank": ("lora", "qlora"),
@@ -48,15 +58,26 @@ class Made(Struct, frozen=True, kw_only=True):
     asked: int = 0
     file: str = ""
     ollama: str = ""
+    shape: Shape = "causal"
 
 
-def write(name: str, recipe: Recipe, view: RunView, made: Made, base: Path, data_sha256: str) -> str:
-    """The README.md of an export of the run called `name`. `base` is the base model's folder, read for its licence."""
+def write(
+    name: str,
+    recipe: Recipe,
+    view: RunView,
+    made: Made,
+    base: Path,
+    data_sha256: str,
+    compared: Compared | None = None,
+) -> str:
+    """The README.md of an export of the run called `name`. `base` is the base model's folder, read for its licence;
+    `compared` what was measured of the run's weights as they are."""
     parts = [_front(recipe, made, base), f"# {_plain(name)}", _what(recipe, made), *_use(recipe, made)]
     parts += ["## Data", *_data(recipe, view, data_sha256), "## Recipe", *_recipe(recipe, view)]
     parts += [
         "## Measured",
         *_measured(view),
+        *([] if compared is None else _scores(compared)),
         "## This export",
         *_compared(made),
         "## Made with",
@@ -104,7 +125,7 @@ def _front(recipe: Recipe, made: Made, base: Path) -> str:
     if hub:
         known["datasets"] = hub
     known["library_name"] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[made.kind]
-    known["pipeline_tag"] = "text-classification" if recipe.stage == "reward" else "text-generation"
+    known["pipeline_tag"] = "text-classification" if recipe.stage == "reward" else _PIPELINES[made.shape]
     known["tags"] = ["ftui", recipe.stage, recipe.settings.method, *([made.kind] if made.kind == "gguf" else [])]
     return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=True)}---"
 
@@ -127,6 +148,9 @@ def _use(recipe: Recipe, made: Made) -> Iterator[str]:
             "sh",
         )
         return
+    if made.shape != "causal":
+        yield _block("\n".join(_gaps(recipe, made)), "python")
+        return
     loader, package = (
         ("AutoPeftModelForCausalLM", "peft") if made.kind == "adapter" else ("AutoModelForCausalLM", "transformers")
     )
@@ -144,6 +168,26 @@ def _use(recipe: Recipe, made: Made) -> Iterator[str]:
     )
     if made.kind == "adapter" and base_id(recipe) is None:
         yield f"The base model is {_code(base_name(recipe))}: give its folder as `base_model_name_or_path`."
+
+
+def _gaps(recipe: Recipe, made: Made) -> Iterator[str]:
+    """How a model is used that fills in words, or writes what is missing."""
+    loader = "AutoModelForMaskedLM" if made.shape == "masked" else "AutoModelForSeq2SeqLM"
+    if made.kind == "adapter":
+        yield "from peft import PeftModel"
+    yield f"from transformers import AutoTokenizer, {loader}\n"
+    yield 'folder = "."  # or the id on the hub'
+    if made.kind == "adapter":
+        yield f"model = PeftModel.from_pretrained({loader}.from_pretrained({json.dumps(base_name(recipe))}), folder)"
+    else:
+        yield f"model = {loader}.from_pretrained(folder)"
+    yield "tokenizer = AutoTokenizer.from_pretrained(folder)"
+    if made.shape == "masked":
+        yield 'inputs = tokenizer(f"The capital of France is {tokenizer.mask_token}.", return_tensors="pt")'
+        yield "print(tokenizer.decode(model(**inputs).logits[0].argmax(-1)))"
+    else:
+        yield 'inputs = tokenizer("The capital of France is <extra_id_0>.", return_tensors="pt")'
+        yield "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=10)[0]))"
 
 
 def _data(recipe: Recipe, view: RunView, sha256: str) -> Iterator[str]:
@@ -220,6 +264,29 @@ def _measured(view: RunView) -> Iterator[str]:
         yield "Greedy answers to the checks:"
         checks = [_check(answer) for answer in (*found.identity, *found.general)]
         yield _table(("question", "before", "after"), checks)
+
+
+def _scores(compared: Compared) -> Iterator[str]:
+    """Base and tuned on rows with known answers, on plain questions and on pairs, as `ftui evaluate` shows them."""
+    known = msgspec.structs.replace(compared.history, identity=None)  # told above
+    results = [msgspec.structs.replace(compared, history=known)]
+    lines = scoreboard.table(results)
+    if not lines:
+        return
+    if compared.found is not None:
+        yield f"{_plain(scoreboard.basis(compared.found))}:"
+    else:
+        yield f"{_plain(scoreboard.noted_where(results))}:"
+    head = ("measure", *scoreboard.heads(results), "difference", "95 %")
+    yield _table(head, [(line.name, *line.cells, line.difference, line.interval) for line in lines])
+    said = [scoreboard.verdict(results), *scoreboard.remarks(results)]
+    if compared.found is not None:
+        said.append(scoreboard.noted_where(results))
+    if (tally := scoreboard.tally(results)) is not None and tally.known:
+        said.append(scoreboard.told(tally))
+    if compared.found is not None and compared.found.bleu:
+        said.append(f"ROUGE is F1 from 0 to 1, BLEU from 0 to 100 ({compared.found.bleu})")
+    yield " ".join(f"{_plain(one)}." for one in said if one)
 
 
 def _check(answer: Answer) -> tuple[str, str, str]:
