@@ -146,7 +146,9 @@ def ago(seconds: float) -> str:
 
 
 def number(value: object) -> str:
-    """A setting's value as a person reads it: 1e-3 and not 0.001, 5 and not 5.0, yes and not True."""
+    """A setting's value as a person reads it: 1e-3 and not 0.001, 5 and not 5.0, yes and not True, none and not None."""
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

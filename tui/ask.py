@@ -2,55 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from engine.errors import FtuiError
 from engine.text import safe
 from tui.frame import BAD, FAINT
+from tui.rows import Item, Rows
 from tui.widgets.field import Field
 
 
-class Ask(Horizontal):
+class Ask(Vertical):
     """Hidden until `ask`. Enter gives the value to `done`; an FtuiError, ValueError or OSError it raises is shown beside the value,
-    which stays open. Escape takes everything back."""
+    which stays open. Escape takes everything back. Where there are values to choose from, they stand in a list below."""
 
     DEFAULT_CSS = """
     Ask {
-        height: 1;
+        height: auto;
         display: none;
 
-        & > .label { width: auto; }
-        & > Input { width: 1fr; min-width: 16; }
-        &.-short > Input { width: 20; }
-        & > .mistake { width: auto; max-width: 60%; padding: 0 0 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+        & > .line { height: 1; }
+        & .label { width: auto; }
+        & Input { width: 1fr; min-width: 16; }
+        &.-short Input { width: 20; }
+        & .mistake { width: auto; max-width: 60%; padding: 0 0 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+        & > Rows { display: none; margin: 1 0 0 0; }
     }
     """
-    HELP = "Type the value; enter takes it, escape leaves everything as it was."
+    HELP = "Type the value; enter takes it, escape leaves everything as it was. Where a list stands below, down goes into it."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "Leave as it was", id="ask.close"),
+        Binding("down", "list", "Choose", show=False, id="ask.list", tooltip="Go to the values below"),
     ]
+
+    class Closed(Message):
+        """The question is gone, answered or not."""
 
     _done: Callable[[str], None] | None = None
     _hint = ""
     _back_to: Widget | None = None
 
     def compose(self) -> ComposeResult:
-        yield Static("", classes="label", markup=False)
-        yield Field(disabled=True)  # disabled while hidden, else it could get the focus
-        yield Static("", classes="mistake", markup=False)
+        with Horizontal(classes="line"):
+            yield Static("", classes="label", markup=False)
+            yield Field(disabled=True)  # disabled while hidden, else it could get the focus
+            yield Static("", classes="mistake", markup=False)
+        yield Rows(verb="Take it", disabled=True)
 
-    def ask(self, label: str, value: str, done: Callable[[str], None], hint: str = "", short: bool = False) -> None:
+    def ask(
+        self,
+        label: str,
+        value: str,
+        done: Callable[[str], None],
+        hint: str = "",
+        short: bool = False,
+        choices: Sequence[Item] = (),
+    ) -> None:
         """Open with `value`, ready to be typed over. `hint` stands beside it until there is a mistake to show.
 
-        short  the value needs few letters, so that more room is left for hint and mistake
+        short    the value needs few letters, so that more room is left for hint and mistake
+        choices  values to choose from; the key of each is what a person would type
         """
         self.set_class(short, "-short")
         if not self.display:
@@ -58,6 +77,10 @@ class Ask(Horizontal):
         self._done, self._hint = done, hint
         self.query_one(".label", Static).update(Content.styled(f"{safe(label)} ", "bold"))
         self._say(hint)
+        rows = self.query_one(Rows)
+        rows.display, rows.disabled = bool(choices), not choices
+        rows.show(choices)
+        rows.put_cursor(value)
         field = self.query_one(Input)
         field.value = value
         field.disabled = False
@@ -75,11 +98,18 @@ class Ask(Horizontal):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
+        self._take(event.value.strip())
+
+    def on_rows_chosen(self, event: Rows.Chosen) -> None:
+        event.stop()
+        self._take(event.item.key)
+
+    def _take(self, value: str) -> None:
         done = self._done
         if done is None:
             return
         try:
-            done(event.value.strip())
+            done(value)
         except FtuiError as error:
             self._say(error.cause, bad=True)
             return
@@ -92,9 +122,14 @@ class Ask(Horizontal):
         if self._done is done:  # `done` may have asked the next question
             self.action_close()
 
+    def action_list(self) -> None:
+        if (rows := self.query_one(Rows)).display:
+            rows.focus()
+
     def action_close(self) -> None:
         self._done = None
-        self.display = False
-        self.query_one(Input).disabled = True
+        self.display = self.query_one(Rows).display = False
+        self.query_one(Input).disabled = self.query_one(Rows).disabled = True
         if self._back_to is not None and self._back_to.is_attached:
             self._back_to.focus()
+        self.post_message(self.Closed())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+from msgspec import Struct
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -28,6 +29,16 @@ class Item(Protocol):
 
 
 GUTTER = 2  # cells for the cursor
+
+
+class Heading(Struct, frozen=True):
+    """A line between items, which the cursor passes over."""
+
+    key: str
+    text: str
+
+    def line(self, width: int) -> Content:
+        return Content.styled(self.text, "$faint")
 
 
 class Rows(ScrollView, can_focus=True, inherit_bindings=False):
@@ -78,9 +89,9 @@ class Rows(ScrollView, can_focus=True, inherit_bindings=False):
         def control(self) -> Rows:
             return self.rows
 
-    def __init__(self, *, id: str | None = None, verb: str = "Choose", help: str = "") -> None:
+    def __init__(self, *, id: str | None = None, verb: str = "Choose", help: str = "", disabled: bool = False) -> None:
         """verb  what enter does here, for the footer (not shown when empty); help  what `?` says while the list has the focus."""
-        super().__init__(id=id)
+        super().__init__(id=id, disabled=disabled)
         choose = Binding("enter", "choose", verb, show=bool(verb), id="list.choose")
         self._bindings.key_to_bindings["enter"] = [choose]
         self.help_text = help
@@ -103,7 +114,7 @@ class Rows(ScrollView, can_focus=True, inherit_bindings=False):
             return
         self._items = new
         keys = [item.key for item in new]
-        there = keys.index(at.key) if at is not None and at.key in keys else min(self.cursor, max(0, len(new) - 1))
+        there = keys.index(at.key) if at is not None and at.key in keys else self._nearest(self.cursor)
         if len(new) != len(before):
             self.virtual_size = Size(self.size.width, len(new))
             self.refresh(layout=True)
@@ -167,6 +178,8 @@ class Rows(ScrollView, can_focus=True, inherit_bindings=False):
 
     def action_move(self, step: int) -> None:
         there = self.cursor + step
+        if 0 <= there < len(self._items) and isinstance(self._items[there], Heading):
+            there += step
         if 0 <= there < len(self._items):
             self.cursor = there
         elif step < 0:
@@ -176,13 +189,18 @@ class Rows(ScrollView, can_focus=True, inherit_bindings=False):
 
     def action_page(self, pages: int) -> None:
         height = max(1, self.scrollable_content_region.height - 1)
-        self.cursor = min(max(0, self.cursor + pages * height), max(0, len(self._items) - 1))
+        self.cursor = self._nearest(self.cursor + pages * height)
 
     def action_first(self) -> None:
-        self.cursor = 0
+        self.cursor = self._nearest(0)
 
     def action_last(self) -> None:
-        self.cursor = max(0, len(self._items) - 1)
+        self.cursor = self._nearest(len(self._items) - 1)
+
+    def _nearest(self, index: int) -> int:
+        """The item at `index`, or the one that is nearest to it; below a heading there is always one."""
+        there = min(max(0, index), max(0, len(self._items) - 1))
+        return there + 1 if self._items and isinstance(self._items[there], Heading) else there
 
     def action_choose(self) -> None:
         if (item := self.current) is not None:
@@ -193,4 +211,4 @@ class Rows(ScrollView, can_focus=True, inherit_bindings=False):
         if index == self.cursor:
             self.action_choose()
         elif 0 <= index < len(self._items):
-            self.cursor = index
+            self.cursor = self._nearest(index)

@@ -6,6 +6,7 @@ examples:
   ftui plan --data rows.jsonl --what-if rank=64 --what-if epochs=3,lr=1e-4
   ftui plan recipe.yaml --against other.yaml
   ftui plan --data rows.jsonl --rank 16 --save mine
+  ftui plan --data rows.jsonl --then dpo:pairs.json
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", metavar="FIELD", help="why this value, and what else it could be; also stage and gate"
     )
+    parser.add_argument("--all", action="store_true", help="every setting that counts, and what each of them is")
     parser.add_argument("--fits", action="store_true", help="memory of every method at every micro-batch")
     parser.add_argument(
         "--what-if",
@@ -54,6 +56,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engine import draft as drafts
     from engine.cli import changes, progress, reasons
 
     with progress.shown(args.json) as report:
@@ -77,7 +80,11 @@ def run(args: argparse.Namespace) -> int:
         show.emit({**document(draft), "imported": {"kept": taken.kept, "left": taken.left} if taken else None})
     else:
         shared.say_imported(args)
-        show_plan(draft)
+        show_plan(draft, args.all)
+        for one in drafts.stages(draft)[1:]:
+            show.say()
+            show.say(f"then {heading(one)}", "bold")
+            show_plan(one, args.all)
     return 0
 
 
@@ -111,12 +118,22 @@ def compared(args: argparse.Namespace, draft: Draft, other: tuple[str, list[Chan
         changes.show_list(other[1], Path(args.recipe or "this plan").name, other[0])
 
 
-def show_plan(draft: Draft) -> None:
+def heading(draft: Draft) -> str:
+    """A later stage, what it begins from and what it is rewarded by: "dpo, from the adapter of sft"."""
+    from engine import chain
+
+    recipe = draft.recipe
+    begins = f"from the adapter of {chain.reference(recipe.adapter)}" if recipe.adapter else "from the base"
+    rewarded = f", rewarded by {chain.reference(recipe.reward) or recipe.reward}" if recipe.reward else ""
+    return f"{recipe.stage}, {begins}{rewarded}"
+
+
+def show_plan(draft: Draft, everything: bool = False) -> None:
     plan = draft.plan
     show_gate(draft)
     show.say(plan.sentence, "bold")
     show.say(f"stage {plan.stage.value}: {plan.stage.reason} ({plan.stage.source})")
-    _settings(draft)
+    _settings(draft.plan, everything)
     show_memory(draft)
     time = duration(plan.seconds) if plan.seconds is not None else "not known"
     show.paragraph(f"{plan.steps:,}   time {time}   ({plan.seconds_source})", lead="steps ")
@@ -125,40 +142,39 @@ def show_plan(draft: Draft) -> None:
     show.say(verdict(draft), "bold")
 
 
-def _settings(draft: Draft) -> None:
-    """Every setting that counts, with value, reason and source; where the screen is narrow sources stand below."""
-    plan, idle = draft.plan, _idle(draft.plan)
+def _settings(plan: Plan, everything: bool) -> None:
+    """The settings with value, reason and source, `everything` with what each is; where the screen is narrow sources stand below."""
+    from engine.advice.fields import HELP
+
     narrow = show.console().width < _WIDE
     sources: list[str] = []
-    rows = []
-    for advice in plan.advice:
-        if advice.field in idle:
-            continue
-        reason, source = _why(draft, advice)
-        sources += [source] if source not in sources else []
+    rows: list[tuple[object, ...]] = []
+
+    def add(advice: Advice) -> None:
+        reason, source = plan.why(advice)
+        sources.extend([source] if source not in sources else [])
         mark = f" {str(sources.index(source) + 1).translate(_RAISED)}" if narrow else f" ({source})"
         why = show.styled(reason).append_text(show.styled(mark, "dim"))
+        if everything:
+            why.append_text(show.styled(f"\n{HELP[advice.field]}", "dim", newlines=True))
         rows.append((advice.field, number(getattr(plan.settings, advice.field)), why))
+
+    few, expert = plan.shown(everything)
+    for advice in few:
+        add(advice)
+    if expert:
+        rows.append((show.styled("expert", "dim"), "", ""))
+        for advice in expert:
+            add(advice)
     show.console().print(show.table(("setting", "value", "why"), rows, right=("value",), wrap="why"))
     if narrow:
         # A mark never stands alone at the end of a line.
         marks = [f"{str(index).translate(_RAISED)}\u00a0{source}" for index, source in enumerate(sources, 1)]
         show.paragraph("  ".join(marks), "dim")
-    show.paragraph(", ".join(idle), "dim", lead=f"not used by {plan.settings.method}: ")
-
-
-def _idle(plan: Plan) -> list[str]:
-    """Settings that this method and stage do not look at, and that nobody set."""
-    used = {
-        "lora": ("rank", "alpha", "dropout", "targets"),
-        "qlora": ("rank", "alpha", "dropout", "targets", "bits", "double_quantization"),
-        "freeze": ("trained_layers",),
-        "full": (),
-    }
-    method = plan.settings.method
-    idle = {name for names in used.values() for name in names} - set(used[method])
-    idle |= {a.field for a in plan.advice if getattr(plan.settings, a.field) is None}
-    return [a.field for a in plan.advice if a.field in idle and a.field not in plan.edits]
+    rest = [advice for advice in plan.shown(True)[1] if advice not in expert]
+    if rest:
+        values = (f"{advice.field} {number(getattr(plan.settings, advice.field))}" for advice in rest)
+        show.paragraph(", ".join(values), "dim", lead="as advised, --all says why: ")
 
 
 def show_gate(draft: Draft) -> None:
@@ -248,17 +264,11 @@ def document(draft: Draft) -> dict[str, Any]:
 
     return {
         "plan": draft.plan,
-        "recipe": draft.recipe,
+        "recipe": drafts.whole(draft),
         "findings": draft.findings,
         "memory": dict(draft.plan.memory.parts()) if draft.plan.memory else None,
         "phases": {phase: dict(memory.parts()) for phase, memory in _phases(draft).items()},
         "budget": draft.advice_facts.hardware.budget,
         "refusals": drafts.refusals(draft),
+        **({"then": document(draft.then)} if draft.then is not None else {}),
     }
-
-
-def _why(draft: Draft, advice: Advice) -> tuple[str, str]:
-    """Reason and source of the value that holds: the person's own where they changed it."""
-    if advice.field in draft.plan.edits and draft.plan.edits[advice.field] != advice.value:
-        return f"you set it; advised {number(advice.value)}", "you"
-    return advice.reason, advice.source

@@ -20,6 +20,8 @@ _MARKS = {"for": "✓", "doubt": "?", "against": "✗"}
 
 def explain(draft: Draft, field: str) -> None:
     """The whole reasoning about one setting, the stage or the gate."""
+    from engine.advice.fields import HELP
+
     if field == "gate":
         _explain_gate(draft)
         return
@@ -27,6 +29,7 @@ def explain(draft: Draft, field: str) -> None:
     edited = advice.field in draft.plan.edits
     held = draft.plan.settings if advice.field != "stage" else draft.recipe
     show.say(f"{advice.field} {number(getattr(held, advice.field))}", "bold")
+    show.paragraph(HELP[advice.field], "dim")
     if edited:
         show.say("you set it")
     lead = f"advised {number(advice.value)}: " if edited else ""
@@ -62,20 +65,12 @@ def _explain_gate(draft: Draft) -> None:
 
 def alternatives(draft: Draft, advice: Advice) -> list[dict[str, Any]]:
     """Other values of a setting: what is known of each, and what of the plan it would move."""
-    from engine import draft as drafts
-    from engine.advice.compare import brief, compare
+    from engine import offers
 
-    found = []
-    for other in advice.alternatives:
-        moves = ""
-        if advice.field != "stage":
-            try:
-                after = drafts.replan(draft, {**draft.choice.edits, advice.field: other.value}).plan
-                moves = brief(compare(draft.plan, after))
-            except FtuiError as error:
-                moves = error.cause
-        found.append({"value": other.value, "effect": other.effect, "moves": moves})
-    return found
+    return [
+        {"value": other.value, "effect": other.does, "moves": other.moves or other.refused}
+        for other in offers.alternatives(draft, advice.field)
+    ]
 
 
 def document(draft: Draft, field: str) -> Any:

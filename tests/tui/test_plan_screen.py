@@ -12,13 +12,14 @@ import pytest
 from textual.pilot import Pilot
 
 from engine import presets, probe
+from engine.advice import fields
 from engine.draft import Choice
 from tests.tui.run_files import FakeRun
 from tests.tui.stage import MACHINE, seen, until
 from tui.app import FtuiApp
 from tui.screens.fits import fit_lines
 from tui.screens.gate import GOALS
-from tui.screens.plan import PlanScreen
+from tui.screens.plan import PlanScreen, lines
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 
@@ -172,3 +173,58 @@ async def test_measuring_puts_a_measured_time_into_the_plan(
         assert "of this test" not in app.wizard.draft.plan.seconds_source  # type: ignore[union-attr]
         await pilot.press("m")
         await until(pilot, lambda: "of this test" in app.wizard.draft.plan.seconds_source)  # type: ignore[union-attr]
+
+
+async def test_a_method_is_chosen_from_a_list_or_typed(tiny_starter: Path) -> None:
+    async with plan((80, 24)) as (app, pilot):
+        await go_to(pilot, "method")
+        await pilot.press("e")
+        await until(pilot, lambda: "↓ to the list" in seen(pilot))
+        for method, does in fields.DOES["method"].items():
+            assert method in seen(pilot) and does[:40] in seen(pilot)
+        assert "w Why" not in seen(pilot)  # the plan's own keys wait
+        await pilot.press("down", "end")
+        await until(pilot, lambda: "› full" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: settings(app).method == "full" and "› method" in seen(pilot))
+        assert "rank" not in [line.key for line in lines(app.wizard.draft, True)]  # type: ignore[arg-type]
+        await pilot.press("e", *"qlora", "enter")
+        await until(pilot, lambda: settings(app).method == "qlora" and "› method" in seen(pilot))
+        assert "bits" in [line.key for line in lines(app.wizard.draft, False)]  # type: ignore[arg-type]
+        await pilot.press("e", "down", "up", "escape")
+        await until(pilot, lambda: "› method" in seen(pilot))
+        assert settings(app).method == "qlora"
+
+
+async def test_a_stage_that_these_rows_cannot_train_says_so_in_the_list(tiny_starter: Path) -> None:
+    async with plan() as (app, pilot):
+        await go_to(pilot, "stage")
+        await pilot.press("e")
+        await until(pilot, lambda: "✗ these rows are not for DPO" in seen(pilot))
+        assert "✗ it needs a reward" in seen(pilot)
+        await pilot.press(*"grpo", "enter")
+        await until(pilot, lambda: "reward" in seen(pilot) and "none yet" in seen(pilot))
+        assert app.wizard.draft is not None and app.wizard.draft.recipe.stage == "grpo"
+        await pilot.press("u")
+        await until(pilot, lambda: app.wizard.choice is not None and app.wizard.choice.stage is None)
+        assert app.wizard.draft.recipe.stage == "sft"
+
+
+async def test_the_line_under_the_cursor_says_what_it_is_and_expert_shows_the_rest(tiny_starter: Path) -> None:
+    async with plan((80, 24), weight_decay=0.1, neftune=5.0) as (app, pilot):
+        for key in ("epochs", "neftune", "weight_decay"):
+            await go_to(pilot, key)
+            await until(pilot, lambda key=key: fields.HELP[key] in seen(pilot))  # type: ignore[misc]
+        draft = app.wizard.draft
+        assert draft is not None
+        edited = [line.key for line in lines(draft, False)]
+        assert edited[-3:] == ["expert", "weight_decay", "neftune"]
+        await pilot.press("up")  # past the heading
+        await until(pilot, lambda: fields.HELP["precision"] in seen(pilot))
+        await pilot.press("down", "x", "end")
+        whole = [line.key for line in lines(draft, True)]
+        await until(pilot, lambda: fields.HELP[whole[-1]] in seen(pilot))
+        assert len(whole) > len(edited) + 10 and "bits" not in whole
+        await go_to(pilot, "neftune")
+        await pilot.press("e", *"none", "enter")
+        await until(pilot, lambda: settings(app).neftune is None)

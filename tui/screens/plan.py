@@ -11,13 +11,14 @@ from textual.content import Content
 from textual.widgets import Rule, Static
 
 from engine import rewards
+from engine.advice import fields
 from engine.errors import FtuiError
 from engine.recipe import RL
-from engine.text import number, safe
+from engine.text import number, safe, size
 from tui.ask import Ask
 from tui.frame import BAD, FAINT, FOCUS, WARN, told
 from tui.listing import pad
-from tui.rows import Rows
+from tui.rows import Heading, Rows
 from tui.screens.fits import FitsScreen
 from tui.screens.gate import GateScreen, verdict
 from tui.screens.versus import VersusScreen
@@ -29,11 +30,8 @@ if TYPE_CHECKING:
     from engine.advice import Advice, Plan
     from engine.draft import Draft
 
-# What most people look at; x shows the rest. Whatever was edited is always shown.
-FIRST = (
-    *("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length", "rank", "precision"),
-    *("beta", "loss", "generations", "answer_length", "stage", "reward"),
-)
+
+_TOLD = 4  # settings that moved with an edit, named one by one
 
 
 def words(field: str) -> str:
@@ -42,13 +40,17 @@ def words(field: str) -> str:
 
 
 class AdviceLine(Struct, frozen=True):
-    """One setting. `key` is the name of its field."""
+    """One setting. `key` is the name of its field, `help` says in one line what it is."""
 
     key: str
     value: str
     why: str
     source: str
     edited: bool
+
+    @property
+    def help(self) -> str:
+        return fields.HELP[self.key]
 
     def line(self, width: int) -> Content:
         source = 9 if width < 100 else 22
@@ -65,32 +67,67 @@ class AdviceLine(Struct, frozen=True):
         )
 
 
-def lines(draft: Draft, everything: bool) -> list[AdviceLine]:
-    """The plan as lines; without `everything` only what most people look at, and edits. What the stage lacks is left out."""
-    stage, chosen = draft.plan.stage, draft.choice.stage is not None
-    found = [AdviceLine("stage", stage.value, safe(stage.reason), "you" if chosen else safe(stage.source), chosen)]
-    if draft.recipe.stage in RL:
-        found.append(
-            AdviceLine(
-                "reward",
-                safe(draft.choice.reward or "none yet"),
-                "what an answer is worth",
-                "you",
-                bool(draft.choice.reward),
-            )
+class OfferLine(Struct, frozen=True):
+    """One value to choose. `key` is what a person would type for it."""
+
+    key: str
+    does: str
+    memory: str
+    refused: str
+    now: bool
+
+    def line(self, width: int) -> Content:
+        value, memory = 18, 7 if self.memory else 0
+        rest = max(0, width - value - memory - 2)
+        told = (pad(f"✗ {self.refused}", rest), BAD) if self.refused else pad(self.does, rest)
+        return Content.assemble(
+            (pad(self.key, value), f"bold {FOCUS}" if self.now else "bold"),
+            (pad(self.memory, memory, right=True), FAINT),
+            "  ",
+            told,
         )
-    for advice in draft.plan.advice:
-        edited = advice.field in draft.choice.edits
-        if not (everything or edited or advice.field in FIRST) or getattr(draft.plan.settings, advice.field) is None:
-            continue
-        value = getattr(draft.plan.settings, advice.field)
-        why, source = advice.reason, advice.source
-        if edited:
-            why = f"you set it; advised {number(advice.value)}" if value != advice.value else "you set it, as advised"
-            source = "you"
-        found.append(AdviceLine(advice.field, safe(number(value)), safe(why), safe(source), edited))
-    order = {name: index for index, name in enumerate(FIRST)}
-    return sorted(found, key=lambda line: order.get(line.key, len(order)))
+
+
+def lines(draft: Draft, everything: bool) -> list[AdviceLine | Heading]:
+    """The plan as lines: what most people look at, then under a heading the rest that counts; without `everything` only edits of it."""
+    plan, choice = draft.plan, draft.choice
+    chosen = choice.stage is not None
+    found: list[AdviceLine | Heading] = [
+        AdviceLine(
+            "stage", plan.stage.value, safe(plan.stage.reason), "you" if chosen else safe(plan.stage.source), chosen
+        )
+    ]
+    if draft.recipe.stage in RL:
+        worth = safe(choice.reward or "none yet")
+        found.append(AdviceLine("reward", worth, "what an answer is worth", "you", bool(choice.reward)))
+    few, expert = plan.shown(everything)
+    found += [_line(plan, advice) for advice in few]
+    if expert:
+        found += [Heading("expert", "expert"), *(_line(plan, advice) for advice in expert)]
+    return found
+
+
+def _line(plan: Plan, advice: Advice) -> AdviceLine:
+    why, source = plan.why(advice)
+    value = number(getattr(plan.settings, advice.field))
+    return AdviceLine(advice.field, safe(value), safe(why), safe(source), advice.field in plan.edits)
+
+
+def offer_lines(draft: Draft, field: str) -> list[OfferLine]:
+    """All values of `field`, if they are few enough to choose from."""
+    from engine import offers
+
+    held = draft.recipe.stage if field == "stage" else getattr(draft.plan.settings, field)
+    return [
+        OfferLine(
+            number(offer.value),
+            safe(offer.does),
+            size(offer.memory) if offer.memory is not None else "",
+            safe(offer.refused),
+            offer.value == held,
+        )
+        for offer in offers.choices(draft, field)
+    ]
 
 
 def typed(text: str) -> str:
@@ -168,6 +205,7 @@ class PlanScreen(Step):
         sentence = self.query_one("#sentence", Static)
         for part in ("#gate", "#plan", "#why", "Rule", "#memory", "#warnings"):
             self.query_one(part).display = draft is not None
+        self.query_one("#plan").display &= not self.query_one("#ask Rows").display
         if draft is None:
             if (problem := self.wizard.error) is not None:
                 sentence.update(Content.styled("✗ " + told(problem), BAD))
@@ -176,7 +214,11 @@ class PlanScreen(Step):
             return
         sentence.update(Content.styled(safe(draft.plan.sentence), "bold"))
         self._show_gate(draft)
-        self.query_one("#plan", Rows).show(lines(draft, self._everything))
+        rows = self.query_one("#plan", Rows)
+        first = not rows.items
+        rows.show(lines(draft, self._everything))
+        if first:
+            rows.put_cursor("method")
         memory = draft.plan.memory
         self.query_one(MemoryBar).show(memory.parts() if memory else (), draft.advice_facts.hardware.budget)
         show_warnings(self.query_one("#warnings", Static), draft)
@@ -195,13 +237,18 @@ class PlanScreen(Step):
 
     def on_resize(self) -> None:
         # The forecast keeps its place below; a long list of settings scrolls above it.
-        self.query_one("#plan").styles.max_height = max(4, self.query_one("#body").content_size.height - 10)
+        room = max(4, self.query_one("#body").content_size.height - 10)
+        for part in ("#plan", "#ask Rows"):
+            self.query_one(part).styles.max_height = room
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
-        """The whole reason of the value under the cursor, which its line has no room for."""
-        item = event.item
+        """What the setting under the cursor is, and the whole reason of its value, which its line has no room for."""
+        item, place = event.item, self.query_one("#why", Static)
         if isinstance(item, AdviceLine):
-            self.query_one("#why", Static).update(Content.assemble((f"{item.why}  ", ""), (f"({item.source})", FAINT)))
+            place.update(Content.assemble(item.help, "\n", item.why, (f"  ({item.source})", FAINT)))
+        elif isinstance(item, OfferLine):
+            refused = Content.styled(f"✗ {item.refused}  ", BAD) if item.refused else Content()
+            place.update(refused + Content(item.does))
 
     @property
     def advice(self) -> Advice | None:
@@ -212,12 +259,14 @@ class PlanScreen(Step):
         return next((advice for advice in (draft.plan.stage, *draft.plan.advice) if advice.field == item.key), None)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        asked = any(ask.display for ask in self.query(Ask))  # the list of values may have the focus, not the plan
         if action in ("edit", "why", "expert", "review", "fits", "versus", "gate", "keep"):
-            return self.wizard.draft is not None
+            return self.wizard.draft is not None and not asked
         if action == "measure":
-            return self.wizard.draft is not None and not self._measuring
+            return self.wizard.draft is not None and not asked and not self._measuring
         if action == "undo":
-            return bool(self.wizard.draft and self.wizard.draft.choice.edits)
+            choice = None if asked or self.wizard.draft is None else self.wizard.draft.choice
+            return choice is not None and bool(choice.edits or choice.stage)
         return True
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
@@ -240,45 +289,36 @@ class PlanScreen(Step):
         if advice is None or draft is None:
             return
         value = number(getattr(draft.plan.settings, advice.field, advice.value))
+        choices = offer_lines(draft, advice.field)
         hint = "or ".join(f"{number(other.value)} " for other in advice.alternatives[:3])
+        self.query_one("#plan").display = not choices  # the values stand in its place
         self.query_one(Ask).ask(
-            words(advice.field), value, lambda text: self.set(advice.field, typed(text)), hint, short=True
+            words(advice.field),
+            value,
+            lambda text: self.set(advice.field, typed(text)),
+            "↓ to the list" if choices else hint,
+            short=True,
+            choices=choices,
         )
 
+    def on_ask_closed(self) -> None:
+        self.query_one("#plan").display = True
+        self.query_one("#plan").focus()
+
     def set(self, field: str, value: Any) -> None:
-        """Change one setting. Raises FtuiError with what is wrong with the value."""
-        from engine import recipe
+        """Change one setting, the stage or the reward. Raises FtuiError with what is wrong with the value."""
+        from engine import offers
 
         draft = self.wizard.draft
         if draft is None:
             return
-        if field == "stage":
-            self._restage(draft, str(value))
-            return
-        if field == "reward":
-            from engine import draft as drafts
-
-            self.wizard.take(drafts.worth(draft, str(value)))
-            return
         try:
-            fitting = recipe.setting(field, value)
+            after = offers.taken(draft, field, value)
         except FtuiError as error:
             raise FtuiError(error.code, reason(error.cause)) from None
-        self.wizard.edit({**draft.choice.edits, field: fitting})
-        self._say_moves(field, draft.plan)
-
-    def _restage(self, draft: Draft, word: str) -> None:
-        """Train the same rows for another stage. Raises FtuiError when it is none, or none for these rows."""
-        from engine import draft as drafts
-        from engine.errors import Exit
-        from engine.recipe import FITTING, TRAINED_STAGES
-
-        fitting = {stage for stage in FITTING[draft.dataset.stage] if stage in TRAINED_STAGES}
-        stage = next((stage for stage in fitting if stage == word), None)
-        if stage is None:
-            raise FtuiError(Exit.RECIPE_INVALID, "these rows can train " + ", ".join(sorted(fitting)))
-        self.wizard.take(drafts.restaged(draft, stage))
-        self._say_moves("stage", draft.plan)
+        self.wizard.take(after)
+        if field != "reward":
+            self._say_moves(field, draft.plan)
 
     def _say_moves(self, field: str, before: Plan) -> None:
         """What one edit moved: other settings first, then steps, time and memory."""
@@ -288,18 +328,26 @@ class PlanScreen(Step):
             return
         changes = compare.compare(before, draft.plan)
         moved = [change for change in changes if change.kind == "setting" and change.name != field]
-        parts = ["{} {} to {}".format(words(change.name), *change.words()) for change in moved]
+        parts = [
+            "{} {} to {}".format(words(change.name), *(word or "none" for word in change.words()))
+            for change in moved[:_TOLD]
+        ]
+        if len(moved) > _TOLD:
+            parts.append(f"{len(moved) - _TOLD} other settings")
         if rest := compare.brief(changes):
             parts.append(rest)
         self.notice(f"{words(field)}: " + (", ".join(parts) if parts else "nothing else moves"), seconds=20)
 
     def action_undo(self) -> None:
-        """Back to advice: this field if it was edited, else all of them."""
+        """Back to advice: this field if it was edited, else all of them; the stage only from its own line."""
         draft = self.wizard.draft
         if draft is None:
             return
         item = self.query_one("#plan", Rows).current
         edits = dict(draft.choice.edits)
+        if item is not None and item.key == "stage" and draft.choice.stage is not None:
+            self.set("stage", draft.dataset.stage)
+            return
         if item is not None and item.key in edits:
             del edits[item.key]
             self.notice(f"{words(item.key)} is as advised again")

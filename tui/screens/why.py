@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
 from textual.app import ComposeResult
@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Rule, Static
 
+from engine.advice.fields import HELP
 from engine.errors import FtuiError
 from engine.text import number, safe, shorten
 from tui.frame import FAINT, Frame
@@ -18,7 +19,6 @@ from tui.rows import Rows
 
 if TYPE_CHECKING:
     from engine.advice import Advice
-    from engine.recipe import Stage
     from tui.screens.plan import PlanScreen
 
 
@@ -69,6 +69,7 @@ class WhyScreen(Frame):
         advice = self._advice
         text: list[str | tuple[str, str]] = [
             (f"{words(advice.field)}  {safe(number(advice.value))}", "bold"),
+            (f"  {HELP[advice.field]}", FAINT),
             f"\n\n{safe(advice.reason)}\n",
             (f"Source: {safe(advice.source)}. Confidence: {advice.confidence}.", FAINT),
         ]
@@ -82,34 +83,24 @@ class WhyScreen(Frame):
             yield Static("", id="moves", markup=False)
 
     def on_mount(self) -> None:
-        if self._advice.alternatives:
-            rows = self.query_one("#alternatives", Rows)
-            rows.show(
-                [
-                    AlternativeLine(
-                        str(index), safe(number(other.value)), safe(other.effect), safe(self._moves(other.value))
-                    )
-                    for index, other in enumerate(self._advice.alternatives)
-                ]
-            )
-            rows.focus()
-
-    def _moves(self, value: object) -> str:
-        """What taking `value` would change, worked out by planning with it."""
-        from engine import draft as drafts
-        from engine.advice import compare
+        from engine import offers
 
         draft = self._plan.wizard.draft
-        if draft is None:
-            return ""
-        try:
-            if self._advice.field == "stage":
-                after = drafts.restaged(draft, cast("Stage", value)).plan
-            else:
-                after = drafts.replan(draft, {**draft.choice.edits, self._advice.field: value}).plan
-        except FtuiError as error:
-            return error.cause
-        return compare.brief(compare.compare(draft.plan, after)) or "nothing else moves"
+        if draft is None or not self._advice.alternatives:
+            return
+        rows = self.query_one("#alternatives", Rows)
+        rows.show(
+            [
+                AlternativeLine(
+                    str(index),
+                    safe(number(other.value)),
+                    safe(other.does),
+                    safe(other.moves or other.refused or "nothing else moves"),
+                )
+                for index, other in enumerate(offers.alternatives(draft, self._advice.field))
+            ]
+        )
+        rows.focus()
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """What the alternative under the cursor means, whole: its line may be too short for it."""

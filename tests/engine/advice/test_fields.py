@@ -15,7 +15,7 @@ STAGES, METHODS = get_args(Stage), get_args(Method)
 
 
 def test_every_setting_has_its_line_of_help() -> None:
-    assert set(fields.HELP) == set(SETTING_FIELDS)
+    assert set(fields.HELP) == {"stage", "reward", *SETTING_FIELDS}
     for name, line in fields.HELP.items():
         assert 10 < cell_len(line) <= 72, name
         assert not line.endswith("."), name

@@ -10,21 +10,34 @@ from pathlib import Path
 import pytest
 
 from engine import recipe
+from engine.advice import fields
 from engine.errors import Exit
 from engine.recipe import SETTING_FIELDS
 from engine.runs import directory
 from tests.engine.cli.conftest import Said
+from tests.engine.settings import settings
 
 Ftui = Callable[..., Said]
 
 
 def test_plan_gives_each_field_with_reason_and_source(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
-    said = ftui("plan", "--data", rows, "--model", tiny_model, "--epochs", "3", "-e", "weight_decay=0.1")
+    words = ("plan", "--data", rows, "--model", tiny_model, "--epochs", "3", "-e", "weight_decay=0.1")
+    said = ftui(*words)
     assert said.code == 0
-    for field in SETTING_FIELDS:
-        assert field in said.out
-    assert "not used by lora: bits, double_quantization, trained_layers, beta" in said.out
+    for field in fields.few("sft", "lora"):
+        assert f"\n{field} " in said.out
+    # Of the rest only what was edited has a line of its own; the others follow with their values.
+    table, _, rest = said.out.partition("--all says why: ")
+    assert "\nexpert" in table
+    assert "\nweight_decay " in table
+    assert "\nalpha" not in table
+    assert "alpha 8, dropout 0.05" in rest
     assert "you set it; advised" in said.out
+    whole = ftui(*words, "--all").out
+    counting = {*fields.few("sft", "lora"), *fields.expert("sft", "lora", settings())}
+    for field in SETTING_FIELDS:
+        assert (f"\n{field} " in whole) == (field in counting), field
+        assert (fields.HELP[field] in whole) == (field in counting), field
     assert "weights" in said.out
     assert "activations" in said.out
     assert "ready: " in said.out
@@ -47,6 +60,7 @@ def test_explain_tells_why_and_what_else(ftui: Ftui, rows: Path, tiny_model: Pat
     words = ("plan", "--data", rows, "--model", tiny_model, "--explain")
     said = ftui(*words, "lr")
     assert said.out.startswith("learning_rate ")
+    assert fields.HELP["learning_rate"] in said.out
     assert "source: " in said.out
     assert "--edit learning_rate=VALUE" in said.out
     assert ftui(*words, "nonsense").code == Exit.USAGE

@@ -1,0 +1,83 @@
+"""What a setting, or the stage, could be instead: each value with what it does, what the plan becomes, and why it is refused."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Struct
+
+from engine import draft as drafts
+from engine import recipe as recipes
+from engine.advice import Advice, fields
+from engine.advice.compare import brief, compare
+from engine.draft import Draft
+from engine.errors import Exit, FtuiError
+from engine.recipe import LOSSES, Settings, Stage
+
+
+class Offer(Struct, frozen=True):
+    """One value.
+
+    does     what it does, or what is said of it, in one line; empty where there is nothing to say
+    memory   bytes that training takes with it, by the forecast; None while no model is picked
+    moves    what follows from it: "steps 50 to 25, memory +0.4 GB"; empty where nothing does
+    refused  why the run would not start with it where it would without, and the way out; else empty
+    """
+
+    value: Any
+    does: str
+    memory: int | None = None
+    moves: str = ""
+    refused: str = ""
+
+
+def taken(draft: Draft, field: str, value: Any) -> Draft:
+    """The draft with this value of a setting, of the stage, or of the reward. Raises FtuiError for one that it cannot have."""
+    if field == "reward":
+        return drafts.worth(draft, str(value))
+    if field != "stage":
+        return drafts.replan(draft, {**draft.choice.edits, field: recipes.setting(field, value)})
+    try:
+        return drafts.restaged(draft, msgspec.convert(value, Stage))  # type: ignore[arg-type]
+    except msgspec.ValidationError:
+        raise FtuiError(Exit.RECIPE_INVALID, f"there is no stage {value}: {', '.join(get_args(Stage))}") from None
+
+
+def choices(draft: Draft, field: str) -> list[Offer]:
+    """All values that `field` can have, the refused ones as well; empty for a number, which has too many."""
+    advice = find(draft, field)
+    said = {advice.value: advice.reason, **{other.value: other.effect for other in advice.alternatives}}
+    said |= fields.DOES.get(field, {})
+    return [_offer(draft, field, value, said.get(value, "")) for value in _values(field, draft.recipe.stage)]
+
+
+def alternatives(draft: Draft, field: str) -> list[Offer]:
+    """The values that the advice names beside its own."""
+    return [_offer(draft, field, other.value, other.effect) for other in find(draft, field).alternatives]
+
+
+def find(draft: Draft, field: str) -> Advice:
+    """The advice on a setting or on the stage. Raises KeyError."""
+    return {advice.field: advice for advice in (draft.plan.stage, *draft.plan.advice)}[field]
+
+
+def _values(field: str, stage: Stage) -> tuple[Any, ...]:
+    if field == "stage":
+        return get_args(Stage)
+    if field == "loss":
+        return LOSSES.get(stage, ())
+    kind = next(found.type for found in msgspec.structs.fields(Settings) if found.name == field)
+    return (True, False) if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _offer(draft: Draft, field: str, value: Any, does: str) -> Offer:
+    try:
+        after = taken(draft, field, value)
+    except FtuiError as error:
+        return Offer(value, does, refused=error.cause)
+    before = drafts.refusals(draft)
+    refused = next((reason for reason in drafts.refusals(after) if reason not in before), "")
+    memory = after.plan.memory
+    moves = brief(compare(draft.plan, after.plan))
+    return Offer(value, does, memory.total if memory else None, moves, refused)
