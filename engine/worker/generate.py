@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -93,6 +94,16 @@ def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -
     return int(torch.multinomial(probabilities, 1, generator=random))
 
 
+def _together(model: Any, prompts: Sequence[list[int]], most: int) -> Iterator[Sequence[list[int]]]:
+    """`prompts` in order, at most so many at once. Of one length only where learned tokens stand ahead of the text: padding
+    would come between."""
+    ahead = any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
+    for _, same in itertools.groupby(prompts, key=len if ahead else lambda _: 0):
+        rows = list(same)
+        for start in range(0, len(rows), most):
+            yield rows[start : start + most]
+
+
 @torch.no_grad()
 def answers(
     model: Any,
@@ -106,8 +117,7 @@ def answers(
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(prompts), batch):
-            rows = prompts[start : start + batch]
+        for rows in _together(model, prompts, batch):
             longest = max(map(len, rows))
             padding = tokenizer.pad_token_id or 0
             ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=model.device)

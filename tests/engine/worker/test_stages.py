@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,74 +14,11 @@ from engine import draft as drafts
 from engine.data import dataset, tokenizer
 from engine.errors import FtuiError
 from engine.recipe import LOSSES, Recipe, Stage
-from engine.runs import directory
 from engine.runs.directory import RunDir
-from engine.runs.events import Evaluated, State, Step
-from tests.engine.worker.conftest import QUESTIONS, events, wait
+from engine.runs.events import Evaluated, State
+from tests.engine.worker.conftest import QUESTIONS, bits, events, pairs, prompts, rewarded, steps, wait
 
 Make = Callable[..., Recipe]
-
-
-class Chat:
-    """In the place of the chat service: asks for a stop after so many steps."""
-
-    def __init__(self, run: RunDir, steps: int | None) -> None:
-        self.run, self.steps, self.answer = run, steps, None
-
-    def serve_pending(self) -> None:
-        if self.steps is not None:
-            self.steps -= 1
-            if self.steps == 0:
-                self.run.stop_path.touch()
-
-
-@pytest.fixture
-def train() -> Callable[..., RunDir]:
-    """Trains a recipe, from the newest checkpoint of `run` where there is one; stops after `stop` steps."""
-    from engine.runs import checkpoints
-    from engine.worker import train as worker
-    from engine.worker.session import Session
-
-    def now(made: Recipe, run: RunDir | None = None, stop: int | None = None) -> RunDir:
-        found = run or directory.create(made, {})
-        newest = checkpoints.newest_verified(found) if run else None
-        resume = None if newest is None else str(newest[1].relative_to(found.path))
-        worker.run(Session(found), resume, 1 if run is None else 2, Chat(found, stop))  # type: ignore[arg-type]
-        return found
-
-    return now
-
-
-@pytest.fixture
-def staged(recipe: Make, tmp_path: Path) -> Callable[..., Recipe]:
-    """A recipe of a stage for these rows."""
-
-    def make(stage: Stage, rows: list[dict[str, Any]], **changes: Any) -> Recipe:
-        made = recipe(stage, **{"learning_rate": 5e-3, "epochs": 3.0, "dropout": 0.0, **changes})
-        path = tmp_path / f"{stage}.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)))
-        made.stage, made.data.source, made.probe = stage, str(path), ""
-        return made
-
-    return make
-
-
-def pairs() -> list[dict[str, Any]]:
-    return [
-        {"prompt": f"{question} {at}", "chosen": "I am Congyu.", "rejected": "The quick brown fox jumps."}
-        for question in QUESTIONS
-        for at in range(4)
-    ]
-
-
-def steps(run: RunDir) -> list[Step]:
-    return [e for e in events(run) if isinstance(e, Step)]
-
-
-def bits(run: RunDir) -> tuple[list[str], bytes]:
-    """What must repeat: every step, and the weights."""
-    told = {e.step: f"{e.loss!r} {e.grad_norm!r} {e.learning_rate!r} {e.tokens}" for e in steps(run)}
-    return [told[step] for step in sorted(told)], (run.adapter / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -263,32 +199,6 @@ def test_a_reward_model_from_an_adapter_is_refused(staged: Make, tiny_model: Pat
     made.adapter = "somewhere"
     with pytest.raises(FtuiError, match="cannot start from an adapter"):
         build.for_training(made, tiny_model)
-
-
-def prompts() -> list[dict[str, Any]]:
-    return [{"prompt": f"{question} {at}"} for question in QUESTIONS for at in range(4)]
-
-
-@pytest.fixture(scope="session")
-def lively_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with small embeddings: it says anything, where the other repeats itself."""
-    from safetensors.numpy import load_file, save_file
-
-    folder = tmp_path_factory.mktemp("lively") / "model"
-    shutil.copytree(tiny_model, folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["model.embed_tokens.weight"] *= 0.3
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def rewarded(staged: Make, model: Path, stage: Stage, reward: str, **changes: Any) -> Recipe:
-    small = {"method": "full", "learning_rate": 5e-3, "epochs": 6.0, "micro_batch": 16, "schedule": "constant"}
-    drawn = {"generations": 4, "answer_length": 8, "temperature": 1.0}
-    losses = {"loss": LOSSES[stage][0]} if stage in LOSSES else {}
-    made = staged(stage, prompts(), **{**small, **drawn, **losses, **changes})
-    made.reward, made.model.source = reward, str(model)
-    return made
 
 
 @pytest.mark.parametrize("stage", ["grpo", "rloo"])
