@@ -247,7 +247,7 @@ class Listing:
         if status.method in ("lora", "qlora"):
             method = f"{method} r{run.recipe().settings.rank}"
         cause = ""
-        if status.state in ("failed", "lost") or status.hung:
+        if status.state in ("failed", "lost") or status.hung or (status.state == "stopped" and status.cause):
             cause = status.cause or status.detail or status.state
         return RunLine(
             key=run.name,

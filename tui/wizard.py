@@ -242,6 +242,10 @@ def command(choice: Choice | None) -> str:
         words += ["--set", f"{name}={value}"]
     for name, value in choice.edits.items():
         words += ["--edit", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+    for later in choice.then:
+        words += ["--then", later.word]
+        for name, value in later.edits.items():
+            words += ["--edit", f"{later.stage}.{name}={str(value).lower() if isinstance(value, bool) else value}"]
     if choice.on_bad_row != "abort":
         words += ["--bad-rows", choice.on_bad_row]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""Newest first. `ftui attach RUN` shows one of them. "queued" waits for its turn."""
+"""Newest first. `ftui attach RUN` shows one of them. "queued" waits for its turn, or for the run before it in its chain."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ def _row(one: Status) -> list[object]:
 
     glyph, colour = GLYPHS.get(one.state, ("●", "cyan"))
     state = one.state + (f": {one.detail}" if one.detail else "")
+    if one.after and not any(name in one.detail for name in one.after):
+        state += f", after {' and '.join(one.after)}"
     step = f"{one.step}/{one.total_steps}" if one.total_steps else ""
     loss = f"{one.loss:.2f}" if one.loss is not None else ""
     when = ago(time.time() - one.updated) if one.updated else ""

@@ -120,7 +120,7 @@ async def test_a_run_that_is_ready_shows_scores_before_and_after(size: tuple[int
 async def test_keys_stop_resume_and_change_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     monkeypatch.setattr(control, "stop", lambda run, wait=False: called.append(f"stop {run.name[16:]}"))
-    monkeypatch.setattr(control, "resume", lambda run: called.append(f"resume {run.name[16:]}"))
+    monkeypatch.setattr(control, "resume_chain", lambda run: called.append(f"resume {run.name[16:]}"))
     fake = FakeRun()
     fake.begin()
     fake.steps(1, 60)
@@ -143,7 +143,7 @@ async def test_keys_stop_resume_and_change_the_axis(monkeypatch: pytest.MonkeyPa
 
 async def test_what_a_failure_offers_is_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[object] = []
-    monkeypatch.setattr(control, "resume", lambda run, edits: called.append(edits))
+    monkeypatch.setattr(control, "resume_chain", lambda run, edits: called.append(edits))
     fake = FakeRun()
     fake.begin()
     fake.steps(1, 60)
@@ -176,7 +176,7 @@ async def test_another_try_is_shown() -> None:
 
 async def test_a_run_that_hangs_is_ended_by_two_presses(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[object] = []
-    monkeypatch.setattr(control, "resume", lambda run, force=False: called.append(force))
+    monkeypatch.setattr(control, "resume_chain", lambda run, force=False: called.append(force))
     fake = FakeRun()
     fake.begin()
     fake.steps(1, 60)

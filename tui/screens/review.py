@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,11 +41,13 @@ class ReviewScreen(Step):
         "What will be run, all of it. Enter starts it in the background, where it goes on whatever happens to this terminal. "
         "Where another run trains, or others use the card, it waits in line and starts by itself; ↑↓ choose another card, or "
         "to start at once. "
+        "t lets another stage follow by itself: DPO after SFT, as a run of its own that begins from this one's adapter. "
         "Below the rule stands the recipe; the same file with `ftui train` repeats the run."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "Start", id="review.start", tooltip="Start training in the background"),
         Binding("n", "name", "Name", id="review.name", tooltip="Give the run another name"),
+        Binding("t", "then", "Then", id="review.then", tooltip="Let another stage follow, as a run of its own"),
         Binding("f", "fill", "Fill in", id="review.fill", tooltip="Change what stands in for placeholders"),
         Binding("d", "data", "Data", id="review.data", tooltip="Look at the rows"),
         Binding("e", "plan", "Plan", id="review.plan", tooltip="Look at the plan and edit it"),
@@ -134,6 +137,7 @@ class ReviewScreen(Step):
         elif draft is None:
             sentence.update(Content.styled(progress_words(self.wizard.progress), FAINT))
         else:
+            from engine import draft as drafts
             from engine import recipe
 
             sentence.update(Content.styled(safe(draft.plan.sentence), "bold"))
@@ -141,7 +145,7 @@ class ReviewScreen(Step):
             self._show_trouble(chosen, draft)
             show_warnings(self.query_one("#warnings", Static), draft)
             self.query_one("#yaml", Static).update(
-                Content.styled(safe(recipe.to_yaml(draft.recipe), newlines=True), FAINT)
+                Content.styled(safe(recipe.to_yaml(drafts.whole(draft)), newlines=True), FAINT)
             )
             if self._wanted:
                 self.action_start()
@@ -161,6 +165,8 @@ class ReviewScreen(Step):
                 return self.wizard.error is None
             case "name" | "plan":
                 return draft is not None
+            case "then":
+                return self.wizard.choice is not None and not self.wizard.making
             case "fill":
                 return draft is not None and bool(draft.dataset.placeholders or draft.dataset.filled)
         return True
@@ -213,16 +219,31 @@ class ReviewScreen(Step):
             self.query_one(Ask).ask("name", draft.recipe.name, self._rename)
 
     def _rename(self, text: str) -> None:
+        from engine import draft as drafts
         from engine import recipe
 
-        draft = self.wizard.draft
         if not text:
             raise ValueError("a run needs a name")
-        if draft is not None:
-            name = recipe.slug(text)
-            choice = msgspec.structs.replace(draft.choice, name=name)
-            renamed = msgspec.structs.replace(draft.recipe, name=name)
-            self.wizard.take(msgspec.structs.replace(draft, choice=choice, recipe=renamed))
+        if (draft := self.wizard.draft) is not None:
+            self.wizard.take(drafts.renamed(draft, recipe.slug(text)))
+
+    def action_then(self) -> None:
+        if (choice := self.wizard.choice) is not None:
+            words = shlex.join(later.word for later in choice.then)
+            hint = "STAGE:ROWS, as in dpo:pairs.json; nothing for no more"
+            self.query_one(Ask).ask("then", words, self._follow, hint)
+
+    def _follow(self, text: str) -> None:
+        """Let these stages follow; what was changed of one that is still there stays."""
+        from engine import chain
+
+        choice = self.wizard.choice
+        if choice is None:
+            return
+        edits = {later.stage: later.edits for later in choice.then}
+        later = [chain.parse(word) for word in shlex.split(text)]
+        then = [msgspec.structs.replace(one, edits=edits.get(one.stage, {})) for one in later]
+        self.wizard.begin(msgspec.structs.replace(choice, then=then))
 
     def action_fill(self) -> None:
         if (draft := self.wizard.draft) is not None:
@@ -262,8 +283,19 @@ def about(draft: Draft, where: str = "") -> Content:
     ]
     if where:
         lines.append(("on", where))
+    if draft.then is not None:
+        lines += [("then", sentence) for sentence in _later(draft.then)]
     if recipe.probe:
         lines.append(
             ("asks", f"“{recipe.probe}” while it trains" + (f", {checks} questions before and after" if checks else ""))
         )
     return Content("\n").join(Content.assemble((f"{name:<8}", FAINT), safe(value)) for name, value in lines)
+
+
+def _later(draft: Draft) -> list[str]:
+    """The plan of each later stage, and what it begins from."""
+    from engine import chain
+
+    base = chain.reference(draft.recipe.adapter)
+    rest = _later(draft.then) if draft.then is not None else []
+    return [draft.plan.sentence.rstrip(".") + (f", from the adapter of {base}" if base else ""), *rest]

@@ -242,7 +242,8 @@ class TrainScreen(Frame):
             case "offer":
                 return self._ended and self.status is not None and bool(self.status.offer)
             case "now":
-                return self._state == "queued"
+                after = self.status.after if self.status is not None else []
+                return self._state == "queued" and not any(name in self.view.detail for name in after)
             case "chat":
                 # While it trains the worker answers between two steps.
                 kept = self.view.result is not None or bool(self.view.checkpoints)
@@ -265,9 +266,9 @@ class TrainScreen(Frame):
 
         going = "going on from the newest checkpoint"
         if not self._hung:
-            self._control(control.resume, going)
+            self._control(control.resume_chain, going)
         elif self._sure:
-            self._control(partial(control.resume, force=True), going)
+            self._control(partial(control.resume_chain, force=True), going)
         else:
             kept = f"step {self.view.checkpoints[-1].step}" if self.view.checkpoints else "step 0"
             self.notice(f"r again ends its worker; what came after {kept} is done again", "warning")
@@ -283,7 +284,7 @@ class TrainScreen(Frame):
 
         offer = self.status.offer if self.status is not None else {}
         words = ", ".join(f"{name} {value}" for name, value in offer.items())
-        self._control(partial(control.resume, edits=offer), f"going on from the newest checkpoint with {words}")
+        self._control(partial(control.resume_chain, edits=offer), f"going on from the newest checkpoint with {words}")
 
     @work(thread=True, group="control")
     def _control(self, act: Callable[[RunDir], object], done: str) -> None:

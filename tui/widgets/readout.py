@@ -151,6 +151,12 @@ def outcome(view: RunView, status: Status | None, state: str) -> list[tuple[str,
     elif status is not None and status.hung:
         lines += [("warning", status.cause)]
         lines += [("more", text) for text in (status.where, "r ends it and goes on from the checkpoint") if text]
+    elif state == "stopped" and status is not None and status.cause:
+        lines += [
+            ("warning", status.cause),
+            *[("more", status.where)] * bool(status.where),
+            ("more", "r goes on with both"),
+        ]
     elif state == "stopped":
         kept = f"; the checkpoint of step {view.checkpoints[-1].step} is kept" if view.checkpoints else ""
         lines.append(("warning", f"stopped{kept}. r goes on from there."))
