@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from engine.advice.kinds import Advice, Alternative, Facts
 from engine.advice.numbers import GUIDE, PRIMER, TRL, WALKTHROUGH
+from engine.models.shape import Shape
 from engine.recipe import TRAINED_STAGES, Stage
 
 NAMES: dict[Stage, str] = {
@@ -127,6 +128,11 @@ _ADVICE: dict[Stage, Advice] = {
         _VALUES,
     ),
 }
+# What a model learns from bare text that does not go on with it.
+_GAPS: dict[Shape, str] = {
+    "masked": "bare text: words masked and found (BERT)",
+    "seq2seq": "bare text: spans left out, written (T5)",
+}
 
 
 def stage(facts: Facts) -> Advice:
@@ -134,5 +140,7 @@ def stage(facts: Facts) -> Advice:
     prompts alone -> RLOO or GRPO; or what the person chose. Vendor guide, tuning primer, LLaMA-Factory walk-through.
     """
     advice = _ADVICE[facts.stage]
+    if facts.stage == "pretraining" and facts.model is not None and facts.model.shape != "causal":
+        advice = replace(advice, reason=_GAPS[facts.model.shape], source=PRIMER, alternatives=[])
     # What cannot be trained is not offered.
     return replace(advice, alternatives=[one for one in advice.alternatives if one.value in TRAINED_STAGES])

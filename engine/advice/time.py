@@ -65,7 +65,8 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
     each = operations(facts.model, work)
     slower = _QLORA_SLOWER if settings.method == "qlora" and facts.hardware.device == "cuda" else 1.0
     total = passes * padded * each * facts.model.parameters * slower
-    return total / rate, f"{most}rough estimate, {each:.3g} N operations a token at {where}; `ftui probe` measures"
+    measures = "`ftui probe` measures" if facts.model.shape == "causal" else "the run itself measures"
+    return total / rate, f"{most}rough estimate, {each:.3g} N operations a token at {where}; {measures}"
 
 
 def _answered(facts: Facts, settings: Settings, updates: int, prompt: float, forward: float) -> tuple[float, float]:

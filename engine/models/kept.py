@@ -23,11 +23,31 @@ def layer(facts: ModelFacts, settings: Settings, length: int, device: str) -> fl
 def tensors(facts: ModelFacts, settings: Settings, length: int, device: str) -> Iterator[float]:
     """Bytes a token of each tensor that one trained layer keeps."""
     number = 4 if settings.precision == "fp32" else 2
+    if facts.shape != "causal":
+        yield from _with_gaps(facts, settings, length, device, number)
+        return
     yield from _norms(facts, settings, number)
     yield from _attention(facts, settings, length, number)
     # A gate, its activation and what they are multiplied with; without a gate (GPT-2, Phi) the parts of a tanh GELU.
     yield from [number * facts.intermediate] * (3 if _gated(facts) else 4)
     yield from _inputs(facts, settings, number, device)
+
+
+def _with_gaps(facts: ModelFacts, settings: Settings, length: int, device: str, number: int) -> Iterator[float]:
+    """Of a layer of BERT's or T5's, whose own dropout keeps masks: counted with torch on a processor in fp32, all weights
+    learning, where dropout in attention makes torch write the probabilities out. A decoder's layers count as its encoder's do,
+    which is more than they take: they see a fifth of the tokens. Elsewhere it is an estimate by the same list.
+    """
+    seq2seq = facts.shape == "seq2seq"
+    yield from [4 * facts.hidden] * 2  # what the norms read
+    yield from [number * facts.hidden] * (10 if seq2seq else 8)
+    # T5 writes a gated GELU out in seven steps; without a gate its block is as BERT's, and drops what is between.
+    yield from [number * facts.intermediate] * ((8 if _gated(facts) else 3) if seq2seq else 3 if _gated(facts) else 2)
+    fused = device == "cuda" and settings.attention != "eager"
+    # T5's positions are added to each score, and so are kept even where attention is one kernel.
+    yield from [number * facts.heads * length] * (int(seq2seq) if fused else 3)
+    if settings.adapts:
+        yield from _inputs(facts, settings, number, device)
 
 
 def _norms(facts: ModelFacts, settings: Settings, number: int) -> Iterator[float]:

@@ -15,7 +15,7 @@ Shape = Literal["causal", "masked", "seq2seq"]
 NAMES: dict[Shape, str] = {
     "causal": "goes on with a text",
     "masked": "fills in masked words",
-    "seq2seq": "encoder-decoder: reads a text, writes another",
+    "seq2seq": "reads a text and writes another",
 }
 # Those that are trained in the tests, or differ from one of them by a tokenizer only.
 _MASKED = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert")

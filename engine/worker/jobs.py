@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine import hardware
 from engine.errors import Exit, FtuiError
+from engine.models import facts
 from engine.runs import hang, slots, waiting
 from engine.runs.directory import RunDir
 from engine.runs.events import State
@@ -62,6 +63,13 @@ def run(job: Job, linger: float, first: float) -> int:
                     "a reward model gives scores, not answers",
                     where.name,
                     f"train with it: --stage grpo --reward {where.name}",
+                )
+            if facts.read(now.folder).shape != "causal":
+                raise FtuiError(
+                    Exit.RUN_STATE,
+                    "a model that fills in what is left out of a text answers no question",
+                    where.name,
+                    "`ftui attach` shows what it filled in while it learned; export it to go on with it",
                 )
             from engine.worker import answer, build
 

@@ -85,6 +85,9 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
 
     trust.check(folder)
     facts, machine = model_facts.read(folder), hardware.read()
+    if facts.shape != "causal":
+        cause = "only a model that goes on with a text can be probed"
+        raise FtuiError(Exit.PLAN_REFUSED, cause, str(folder), "a short run measures this one")
     for reason in support.reasons(facts, settings, machine, "sft"):
         raise FtuiError(Exit.PLAN_REFUSED, reason)
     deep = _depth(facts)
