@@ -158,7 +158,7 @@ def effective_batch(facts: Facts, values: Values) -> int:
     if facts.stage == "ppo":
         return min(PPO_PROMPTS, max(1, facts.rows))
     if facts.kind == "rl":
-        return min(PROMPTS, max(1, facts.rows)) * int(values["generations"])
+        return min(PROMPTS, max(1, facts.rows)) * int(values["generations"] or 1)  # without them it is refused
     rows = facts.rows - held_out(facts.rows, values["eval_fraction"])
     least = 2 if facts.stage == "kto" else 1  # it compares rows of a micro-batch
     return max(least, power_of_two(min(LARGEST_BATCH[part(values["method"])], rows * values["epochs"] / WANTED_STEPS)))
