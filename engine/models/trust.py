@@ -59,7 +59,13 @@ def code(folder: Path) -> list[str]:
     return sorted(found)
 
 
-ADAPTERS = ("LORA", "IA3", "PROMPT_TUNING", "PREFIX_TUNING", "BOTTLENECK")  # peft's names for what an adapter to start from can be
+ADAPTERS = (
+    "LORA",
+    "IA3",
+    "PROMPT_TUNING",
+    "PREFIX_TUNING",
+    "BOTTLENECK",
+)  # peft's names for what an adapter to start from can be
 
 
 def check_adapter(folder: Path) -> None:

@@ -23,10 +23,12 @@ from transformers import (
 
 from engine import hardware
 from engine.errors import Exit, FtuiError
+from engine.models import adapter as trained_adapter
 from engine.models import facts as model_facts
 from engine.models import shape, support
 from engine.recipe import ALL, Model, Recipe, Settings
 from engine.worker import adapters
+from engine.worker.galore import GaLore
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _KINDS = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -162,18 +164,29 @@ def _let_go(model: Any) -> None:
             parameter.data = parameter.data.clone()
 
 
-def freeze(model: Any, count: int) -> Any:
-    """`model` with its last `count` decoder layers trained, whole and in fp32, and everything else frozen."""
+def layers(model: Any) -> torch.nn.ModuleList:
+    """The decoder layers."""
     depth = model.config.num_hidden_layers
     stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
     if not stacks:
         raise FtuiError(
-            Exit.MODEL_UNSUPPORTED,
-            "the layers of this model cannot be found, so none can be frozen",
-            next_step="take method lora",
+            Exit.MODEL_UNSUPPORTED, "the layers of this model cannot be found", next_step="take method lora"
         )
+    return stacks[0]
+
+
+def optimizer(model: Any, settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """What trains `model` with what options, where that is not one of the trainers' own optimizers."""
+    if settings.method != "galore":
+        return None
+    matrices = [weight for weight in layers(model).parameters() if weight.ndim == 2]
+    return GaLore, {"lr": settings.learning_rate, "rank": settings.rank, "matrices": matrices}
+
+
+def freeze(model: Any, count: int) -> Any:
+    """`model` with its last `count` decoder layers trained, whole and in fp32, and everything else frozen."""
     model.requires_grad_(False)
-    for layer in [*stacks[0][depth - count :], *([model.score] if hasattr(model, "score") else [])]:
+    for layer in [*layers(model)[-count:], *([model.score] if hasattr(model, "score") else [])]:
         layer.float().requires_grad_(True)
     return model
 
@@ -192,6 +205,8 @@ def for_training(recipe: Recipe, folder: Path, adapter: Path | None = None) -> A
         )
     for reason in support.reasons(model_facts.read(folder), settings, hardware.read(), recipe.stage):
         raise FtuiError(Exit.PLAN_REFUSED, reason)
+    if start is not None:
+        trained_adapter.check(start, settings.method)
     judge = recipe.stage == "reward"
     if judge and start is not None:
         raise FtuiError(Exit.RECIPE_INVALID, "a reward model cannot start from an adapter", next_step="merge it first")

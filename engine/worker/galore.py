@@ -86,11 +86,6 @@ class GaLore(torch.optim.Optimizer):
             weight.addcdiv_(state["mean"], spread, value=-length)
 
 
-def matrices(layers: torch.nn.Module) -> list[torch.Tensor]:
-    """The matrices of a model's layers: attention's and those of the feed-forward parts."""
-    return [weight for weight in layers.parameters() if weight.ndim == 2]
-
-
 def _wide(matrix: torch.Tensor) -> bool:
     return matrix.shape[0] <= matrix.shape[1]
 

@@ -15,7 +15,7 @@ from transformers import set_seed
 from engine import hardware, paths, speeds
 from engine.models import facts
 from engine.recipe import PPO_PASSES
-from engine.runs import checkpoints
+from engine.runs import checkpoints, waiting
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, Progress, Result, Sample, Start, Step
 from engine.runs.journal import Reader
@@ -67,6 +67,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         trained_before=_tokens_at(where, from_step),
         origin=origin,
         lora_plus=settings.lora_plus,
+        own_optimizer=build.optimizer(now.model, settings),
         model=now.model,
         args=stage.config(recipe, shared | {"eval_on_start": bool(held_out) and from_step == 0}),
         train_dataset=rows.train,
@@ -200,15 +201,18 @@ def _save_result(now: Session, step: int) -> None:
     else:
         now.model.save_pretrained(stage)
     now.tokenizer.save_pretrained(stage)
+    files = {}
     for path in stage.rglob("*"):
         paths.sync(path)
+        if path.suffix in (".json", ".safetensors"):  # what the next stage of a chain reads
+            files[path.relative_to(stage).as_posix()] = waiting.sha256(path)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     stage.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    now.journal.write(Result(kind="adapter" if adapts else "model", path=target.name, step=step))
+    now.journal.write(Result(kind="adapter" if adapts else "model", path=target.name, step=step, files=files))
 
 
 def _sha256(path: Path) -> str:

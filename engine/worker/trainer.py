@@ -74,6 +74,7 @@ class Journalled(_Trainer):
     trained_before  trained tokens of the attempts before this one
     origin          what a checkpoint's manifest says about where it comes from (hashes, versions)
     lora_plus       how many times the rate LoRA's B learns at
+    own_optimizer   its class and options, in the place of the trainers' own
     """
 
     def __init__(
@@ -84,9 +85,12 @@ class Journalled(_Trainer):
         trained_before: int,
         origin: dict[str, Any],
         lora_plus: float | None = None,
+        own_optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        if own_optimizer is not None:
+            self.optimizer_cls_and_kwargs = own_optimizer
         # TRL holds the adapter of a quantised base in bf16, where small updates are lost; it is small, so keep fp32.
         for parameter in rest["model"].parameters():
             if parameter.requires_grad:
