@@ -78,7 +78,7 @@ def follow(run: RunDir, asked: Asked, *, again: bool = False) -> Generator[Far, 
     found = measured.read(run, key) if done else None
     if found is None:
         cause = "what was measured cannot be read" if done else "the evaluation ended without a result"
-        raise FtuiError(Exit.RUN_FAILED, cause, str(run.log_path), f"see `ftui logs {name}`")
+        raise FtuiError(Exit.RUN_FAILED, cause, status.last_words(run.log_path), f"see `ftui logs {name}`")
     return found
 
 

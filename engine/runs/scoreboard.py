@@ -280,7 +280,7 @@ def noted_where(results: Sequence[Compared]) -> str:
     """Where the lines come from that were not measured now."""
     said = []
     first, last = results[0].history.first, results[-1].history.last
-    if results[0].history.identity:
+    if all(one.history.identity is not None for one in results):
         said.append("identity: the run's own checks, in words that are not in its rows")
     if first is not None and last is not None and last.accuracy is not None:
         said.append(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from engine.recipe import Checks, Data, Model, Recipe
+from engine.recipe import Checks, Data, Model, Recipe, Stage
 from engine.runs import directory, processes
 from engine.runs.directory import RunDir
 from engine.runs.events import (
@@ -47,10 +47,13 @@ ANSWERS = (
 class FakeRun:
     """A run directory, and what its worker would write into it."""
 
-    def __init__(self, name: str = "congyu", *, method: Literal["lora", "qlora", "full"] = "lora") -> None:
+    def __init__(
+        self, name: str = "congyu", *, method: Literal["lora", "qlora", "full"] = "lora", stage: Stage = "sft"
+    ) -> None:
         self.settings = SETTINGS
         self.recipe = Recipe(
             name=name,
+            stage=stage,
             preset="identity",
             model=Model(source="starter"),
             data=Data(source="preset:identity"),
