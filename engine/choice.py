@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,15 +11,11 @@ from engine import chain
 from engine import recipe as recipes
 from engine.advice.kinds import Goal
 from engine.errors import Exit, FtuiError
-from engine.models import trust
+from engine.models import adapter
 
 if TYPE_CHECKING:
     from engine.presets import Preset
 
-# An adapter that is trained further keeps the shape it was born with.
-FIXED = ("rank", "alpha", "targets")
-# How the matrices of a feed-forward block are named in the families in use; an adapter without them is attention only.
-_MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "dense_h_to_4h", "dense_4h_to_h", "c_fc")
 # What says by its first letters that it is not a path.
 _SCHEMES = ("preset:", "hub:")
 
@@ -72,9 +66,13 @@ class Choice(Struct, kw_only=True):
 
 
 class Given(Struct, kw_only=True):
-    """Settings that hold until the person edits them, and why: a preset's, and those of the adapter to start from."""
+    """Settings that hold until the person edits them, and why: a preset's, and those of the adapter to start from.
+
+    fixed  those among them that the adapter to start from does not let a person edit
+    """
 
     settings: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     preset: str = ""
 
@@ -145,7 +143,7 @@ def absolute(source: str) -> str:
 
 
 def given(choice: Choice, preset: Preset | None) -> Given:
-    """What the preset sets, and over it rank, alpha and targets of the adapter to start from.
+    """What the preset sets, and over it the method and shape of the adapter to start from.
 
     Raises FtuiError for an adapter that cannot be trained on.
     """
@@ -155,49 +153,34 @@ def given(choice: Choice, preset: Preset | None) -> Given:
     if not choice.adapter:
         return found
     if (earlier := chain.found(choice.adapter, choice.before)) is not None:
-        kept = {name: getattr(earlier.settings, name) for name in ("method", *FIXED)}
-        found.settings.update(kept)
-        found.reasons.update(dict.fromkeys(kept, f"as the adapter of {earlier.stage} has it"))
-        return found
-    path = Path(choice.adapter).expanduser() / "adapter_config.json"
-    trust.check_adapter(path.parent)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        rank, alpha, modules = int(config["r"]), int(config["lora_alpha"]), config["target_modules"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise FtuiError(
-            Exit.RECIPE_INVALID,
-            "the adapter to start from cannot be read",
-            str(path),
-            "give a finished LoRA or QLoRA run",
-        ) from None
-    everything = modules == "all-linear" or any(str(module).endswith(_MLP) for module in modules)
-    fixed = {"rank": rank, "alpha": alpha, "targets": "all-linear" if everything else "attention"}
-    found.settings.update(fixed)
-    found.reasons.update(dict.fromkeys(fixed, "as the adapter to start from has it"))
+        found.fixed, reason = adapter.left_by(earlier.settings), f"as the adapter of {earlier.stage} has it"
+    else:
+        found.fixed, reason = adapter.read(Path(choice.adapter).expanduser()), "as the adapter to start from has it"
+    found.settings.update(found.fixed)
+    found.reasons.update(dict.fromkeys(found.fixed, reason))
     return found
 
 
-def edits(choice: Choice, settings: Mapping[str, Any]) -> dict[str, Any]:
+def edits(choice: Choice, given: Given) -> dict[str, Any]:
     """All edits of a choice.
 
-    settings  what the preset and the adapter to start from set
+    given  what the preset and the adapter to start from set
     Raises FtuiError(RECIPE_INVALID) for edits that the adapter to start from cannot follow.
     """
     made = {**({"method": choice.method} if choice.method else {}), **choice.edits}
     if not choice.adapter:
         return made
-    if made.get("method") in ("full", "freeze"):
+    if made.get("method", "lora") not in (given.fixed.get("method"), *recipes.LOW_RANK):
         raise FtuiError(
             Exit.RECIPE_INVALID,
             f"an adapter cannot be trained on with method {made['method']}",
-            next_step="use lora or qlora",
+            next_step=f"use {given.fixed.get('method', 'lora or qlora')}",
         )
-    for name in FIXED:
-        if name in made and recipes.setting(name, made[name]) != settings[name]:
+    for name, value in given.fixed.items():
+        if name in made and recipes.setting(name, made[name]) != value:
             raise FtuiError(
                 Exit.RECIPE_INVALID,
-                f"{name} is fixed to {settings[name]} by the adapter to start from",
+                f"{name} is fixed to {value} by the adapter to start from",
                 next_step=f"leave {name} out, or train a new adapter",
             )
     return made

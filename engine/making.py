@@ -203,12 +203,10 @@ def _name(choice: Choice, data: recipes.Data, intent: Intent) -> str:
 
 def planned(choice: Choice, facts: Facts, given: Given) -> Plan:
     """The plan for what the person picked and edited. Raises FtuiError(RECIPE_INVALID) for an edit that cannot be."""
-    edits = choices.edits(choice, given.settings)
+    edits = choices.edits(choice, given)
     plan = advise(facts, given.settings, edits, preset_name=given.preset, preset_reasons=given.reasons)
-    if choice.adapter:
-        kept = choices.FIXED if chain.found(choice.adapter, choice.before) is None else ("method", *choices.FIXED)
-        plan.advice = [
-            msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in kept else a
-            for a in plan.advice
-        ]
+    plan.advice = [
+        msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in given.fixed else a
+        for a in plan.advice
+    ]
     return plan

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from engine.hardware import Hardware
 from engine.models import shape
 from engine.models.facts import ModelFacts
-from engine.models.trainable import feed_forward
-from engine.recipe import Method, Settings, Stage
+from engine.models.trainable import feed_forward, scaled_by_ia3
+from engine.recipe import LOW_RANK, RL, VIRTUAL, Method, Settings, Stage
 
 # What learns in models that do not go on with a text. A prompt or prefix of learned tokens, and what is built for
 # decoders only, is not offered for them; an encoder-decoder has two stacks, so that "the last layers" mean nothing.
@@ -25,6 +25,10 @@ def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware, stage: St
         *_shape(facts, settings, stage),
         *_layers(facts, settings),
         *_feed_forward(facts, settings),
+        *_low_rank(facts, settings),
+        *_scaled(facts, settings),
+        *_virtual(facts, settings, stage),
+        *_noise(settings, stage),
         *_attention(settings, hardware),
         *_positions(facts, settings),
     ]
@@ -59,6 +63,75 @@ def _layers(facts: ModelFacts, settings: Settings) -> Iterator[str]:
 def _feed_forward(facts: ModelFacts, settings: Settings) -> Iterator[str]:
     if settings.method == "bottleneck" and not feed_forward(linear.name for linear in facts.linears):
         yield f"the feed-forward part of {facts.model_type} has no name that bottleneck adapters know: take method lora"
+
+
+def _low_rank(facts: ModelFacts, settings: Settings) -> Iterator[str]:
+    """What only LoRA has, and what of it does not go together."""
+    set_ = {
+        "rslora": settings.rslora,
+        "dora": settings.dora,
+        "init pissa": settings.init == "pissa",
+        "lora_plus": settings.lora_plus is not None,
+    }
+    if settings.method not in LOW_RANK:
+        for name in (name for name, on in set_.items() if on):
+            yield f"{name} is a setting of LoRA, and {settings.method} tuning has none: leave it out, or take method lora"
+        return
+    if settings.dora and settings.method == "qlora" and settings.bits == 8:
+        # peft 0.21 with bitsandbytes 0.50 on a processor: the second step finds no scales to unpack with.
+        yield "dora unpacks each matrix at each step, which fails with 8 bit: take bits 4, or leave dora out"
+    if settings.init != "pissa":
+        return
+    if settings.method == "qlora":
+        yield "init pissa takes matrices apart, and those of qlora are packed: take method lora, or init default"
+    if settings.dora:
+        yield "init pissa and dora both start from the sizes of the matrices: take one of the two"
+    least = min((min(linear.inputs, linear.outputs) for linear in facts.linears), default=settings.rank)
+    if settings.rank > least:
+        yield (
+            f"init pissa takes the {settings.rank} largest components of each matrix, and the smallest has {least}: "
+            f"take a rank of {least} at most, or init default"
+        )
+
+
+def _scaled(facts: ModelFacts, settings: Settings) -> Iterator[str]:
+    if settings.method == "ia3" and not any(scaled_by_ia3(linear.name for linear in facts.linears)):
+        yield f"the keys, values and features of {facts.model_type} have names that IA3 does not know: take method lora"
+
+
+def _virtual(facts: ModelFacts, settings: Settings, stage: Stage) -> Iterator[str]:
+    """Of learned tokens ahead of the text."""
+    if settings.method not in VIRTUAL:
+        return
+    if stage == "reward":
+        yield (
+            f"a reward model reads its score off the last token, which is not found behind {settings.method} tuning's tokens: "
+            "take method lora"
+        )
+    elif stage in ("grpo", "rloo"):  # PPO says it itself
+        yield (
+            f"{stage} fills up short prompts on the left, between the tokens of {settings.method} tuning and the text: "
+            "take method lora"
+        )
+    if settings.method == "prefix" and settings.gradient_checkpointing:
+        yield (
+            "prefix tuning hands each layer keys and values, which gradient checkpointing would lose: turn it off, or take "
+            "method prompt"
+        )
+    if settings.rope == "none" and facts.context - settings.virtual_tokens < settings.max_length <= facts.context:
+        yield (
+            f"{settings.max_length} tokens and {settings.virtual_tokens} virtual ones are more than the {facts.context} that "
+            "the model can read: lower max_length or virtual_tokens"
+        )
+
+
+def _noise(settings: Settings, stage: Stage) -> Iterator[str]:
+    if settings.neftune is None:
+        return
+    if stage in RL:
+        yield f"{stage} learns from answers that the model draws, which neftune's noise would spoil: leave it out"
+    if settings.method in VIRTUAL:
+        yield f"neftune's noise goes with the text, not with the tokens that {settings.method} tuning learns: leave it out"
 
 
 def _attention(settings: Settings, hardware: Hardware) -> Iterator[str]:
