@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ def session(run: RunDir) -> Any:
     return SimpleNamespace(run=run, recipe=None, journal=Writer(run.journal_path))
 
 
-def train(now: Any, *_: object) -> bool:
+def train(now: Any, *_: object, before_ready: Callable[[], None] = lambda: None) -> bool:
     path, journal = now.run.path, now.journal
     journal.write(State(state="training", detail=os.environ.get("CUDA_VISIBLE_DEVICES", "")))
     while not (path / "finish").exists():
@@ -38,6 +39,7 @@ def train(now: Any, *_: object) -> bool:
             journal.write(State(state="stopped"))
             return False
         time.sleep(0.01)
+    before_ready()
     journal.write(State(state="ready"))
     return True
 
@@ -66,7 +68,7 @@ def module(name: str, **content: object) -> None:
     sys.modules[name] = made
 
 
-if __name__ == "__main__":
+def main(train: Any = train) -> int:
     module("engine.worker.session", Session=session)
     module("engine.worker.train", run=train)
     module("engine.worker.failures")
@@ -79,4 +81,8 @@ if __name__ == "__main__":
     hardware.read = lambda: machine().hardware  # type: ignore[assignment]
     hardware.users = lambda: machine().users  # type: ignore[assignment]
     worker._import_all = lambda: None
-    sys.exit(worker.main())
+    return worker.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
