@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 GLYPHS = {"ready": ("✓", GOOD), "failed": ("!", BAD), "lost": ("!", BAD), "stopped": ("■", WARN)}
 ALIVE, QUEUED = ("●", FOCUS), ("○", FOCUS)
-METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
 # States that last before and after training, in words that fit the column.
 STATES = {"preparing": "starting", "tokenizing": "counting", "evaluating": "checking"}
 SPARK_POINTS = 64  # losses kept for the little curve; more than any column is wide
@@ -240,11 +239,13 @@ class Listing:
         return lines
 
     def _line(self, run: RunDir, status: Status, now: float) -> RunLine:
+        from engine.advice.fields import METHODS
         from engine.models import sources
+        from engine.recipe import LOW_RANK
 
         alive = not status.ended
-        method = METHODS.get(status.method, status.method or "")
-        if status.method in ("lora", "qlora"):
+        method = next((word for name, word in METHODS.items() if name == status.method), status.method or "")
+        if status.method in LOW_RANK:
             method = f"{method} r{run.recipe().settings.rank}"
         cause = ""
         if status.state in ("failed", "lost") or status.hung or (status.state == "stopped" and status.cause):

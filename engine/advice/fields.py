@@ -77,6 +77,18 @@ DOES: dict[str, dict[str, str]] = {
         "full": "all weights learn",
     },
 }
+# In one word, as a list of runs has room for.
+METHODS: dict[Method, str] = {
+    "lora": "LoRA",
+    "qlora": "QLoRA",
+    "ia3": "IA3",
+    "prompt": "prompt",
+    "prefix": "prefix",
+    "bottleneck": "bottleneck",
+    "freeze": "freeze",
+    "galore": "GaLore",
+    "full": "full",
+}
 _FIRST = ("method", "learning_rate", "epochs", "micro_batch", "accumulation", "max_length")
 
 
@@ -111,6 +123,21 @@ _STAGES: dict[Stage, _Own] = {
     "ppo": _Own(("answer_length", "beta"), ("temperature",)),
 }
 _OWNED = {name for own in (*_METHODS.values(), *_STAGES.values()) for name in (*own.few, *own.rest)}
+
+
+def trains(settings: Settings) -> str:
+    """What learns, in a few words with the number that tells most: "LoRA r8", "all weights"."""
+    match settings.method:
+        case "full":
+            return "all weights"
+        case "freeze":
+            return f"the last {settings.trained_layers} layers"
+        case "prompt" | "prefix":
+            return f"{settings.method} of {settings.virtual_tokens} tokens"
+        case "ia3":
+            return METHODS["ia3"]
+        case _:
+            return f"{METHODS[settings.method]} r{settings.rank}"
 
 
 def few(stage: Stage, method: Method) -> tuple[str, ...]:

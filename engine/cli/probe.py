@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from engine.models.facts import ModelFacts
     from engine.recipe import Settings
 
-_METHODS = {"lora": "LoRA", "qlora": "QLoRA", "freeze": "freeze", "full": "full"}
 _MICRO_BATCH, _LENGTH = 4, 512
 
 
@@ -59,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    what = f"{safe(facts.name)}, {_METHODS[settings.method]}, {settings.precision}"
+    from engine.advice.fields import METHODS
+
+    what = f"{safe(facts.name)}, {METHODS[settings.method]}, {settings.precision}"
     show.say(f"{what}: {rate:,.3g} tokens a second here (a probe of {duration(took)})", "bold")
     rows = "1 row" if settings.micro_batch == 1 else f"{settings.micro_batch} rows"
     show.say(f"at {rows} of {settings.max_length} tokens; plans for this model now use it", "dim")

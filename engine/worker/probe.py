@@ -201,12 +201,14 @@ def _passes(
             for length in np.repeat(lengths, steps * settings.micro_batch)
         ]
         arguments = sft.config(recipe, trainer.arguments(recipe, run, len(rows), 0) | {"save_strategy": "no"})
+        model = build.trained(build.base_model(piece, recipe.model, settings), settings)
         training = InOrder(
             run=run,
             journal=Writer(run.journal_path),
             trained_before=0,
             origin={},
-            model=build.trained(build.base_model(piece, recipe.model, settings), settings),
+            own_optimizer=build.optimizer(model, settings),
+            model=model,
             args=arguments,
             train_dataset=datasets.Dataset.from_dict({"input_ids": rows, "labels": rows}),
             processing_class=build.tokenizer(piece),

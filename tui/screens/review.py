@@ -13,7 +13,9 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Rule, Static
 
+from engine.advice.fields import METHODS, trains
 from engine.errors import FtuiError
+from engine.recipe import LOW_RANK
 from engine.text import number, safe
 from tui import machine
 from tui.ask import Ask
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from engine.runs.occupancy import Spot
 
 LOOK = 3.0  # seconds between two looks at who uses what
-METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "all weights"}
 
 
 class ReviewScreen(Step):
@@ -264,11 +265,10 @@ def about(draft: Draft, where: str = "") -> Content:
     source = recipe.data.source
     rows = source.replace("preset:", "preset ") if source.startswith("preset:") else Path(source).name
     values = "".join(f", {name} {value}" for name, value in recipe.data.values.items())
-    method = METHODS[settings.method]
-    if settings.method != "full":
-        method += (
-            f" of rank {settings.rank} on {'attention' if settings.targets == 'attention' else 'all linear layers'}"
-        )
+    method = trains(settings)
+    if settings.method in LOW_RANK:
+        where = "attention" if settings.targets == "attention" else "all linear layers"
+        method = f"{METHODS[settings.method]} of rank {settings.rank} on {where}"
     checks = len(recipe.checks.identity) + len(recipe.checks.general)
     lines = [
         ("name", recipe.name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from engine.advice.fields import trains
 from engine.models.sources import short_name
 from engine.recipe import Recipe
 from engine.runs.events import Answer
@@ -122,14 +123,8 @@ def _count(parameters: int) -> str:
 def recipe_lines(recipe: Recipe) -> list[str]:
     """What the run is made of, in two lines, for the time before there is anything to measure. Foreign text."""
     s = recipe.settings
-    method = {
-        "lora": f"LoRA r{s.rank}",
-        "qlora": f"QLoRA r{s.rank}",
-        "full": "all weights",
-        "freeze": f"the last {s.trained_layers} layers",
-    }[s.method]
     return [
-        f"{short_name(recipe.model.source)}, {method}, on {recipe.data.source}",
+        f"{short_name(recipe.model.source)}, {trains(s)}, on {recipe.data.source}",
         f"learning rate {rate(s.learning_rate)}, {s.epochs:g} epochs, {recipe.effective_batch} rows a step, "
         f"{s.max_length} tokens a row, {s.precision}",
     ]
