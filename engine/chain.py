@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from engine import recipe as recipes
 from engine.errors import Exit, FtuiError
-from engine.recipe import RL, TRAINED_STAGES, Recipe, Stage
+from engine.recipe import RL, STAGES, Recipe, Stage
 
 MARK = "stage:"
 JUDGE: Stage = "reward"  # leaves scores, and nothing that can be trained on or talked to
@@ -44,10 +44,10 @@ def parse(word: str) -> Later:
 
 def named_stage(word: str, option: str) -> Stage:
     """The stage of that name. Raises FtuiError(USAGE)."""
-    for stage in TRAINED_STAGES:
+    for stage in STAGES:
         if stage == word:
             return stage
-    raise FtuiError(Exit.USAGE, f"{option}: there is no stage {word}", next_step=f"one of: {', '.join(TRAINED_STAGES)}")
+    raise FtuiError(Exit.USAGE, f"{option}: there is no stage {word}", next_step=f"one of: {', '.join(STAGES)}")
 
 
 def by_stage(later: Sequence[str], edits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from engine.choice import Choice
 from engine.errors import FtuiError
 from engine.making import FIRST_LOOK, Draft, Maker, Report, goal_of, intent_of, known, planned
 from engine.questions import fill
-from engine.recipe import FITTING, RL, TRAINED_STAGES, Recipe, Stage
+from engine.recipe import FITTING, RL, Recipe, Stage
 
 if TYPE_CHECKING:
     from engine.runs.control import Gpu, Warm
@@ -259,9 +259,8 @@ def refusals(draft: Draft) -> list[str]:
     if draft.partial:
         reasons.append("the rows are still being read")
     if draft.recipe.stage not in FITTING[draft.dataset.stage]:
-        fitting = [stage for stage in FITTING[draft.dataset.stage] if stage in TRAINED_STAGES]
-        can = f"they can train {', '.join(fitting)}" if fitting else "there is no stage for them here yet"
-        reasons.append(f"these rows are not for {NAMES[draft.recipe.stage]}: {can}")
+        can = ", ".join(FITTING[draft.dataset.stage])
+        reasons.append(f"these rows are not for {NAMES[draft.recipe.stage]}: they can train {can}")
     if draft.recipe.stage in RL:
         answers = "completion" in draft.dataset.shape.columns or draft.dataset.stage == "sft"
         if why := rewards.reason(draft.recipe.reward, draft.recipe.model.source, answers):

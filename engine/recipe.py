@@ -26,8 +26,7 @@ WHOLE: tuple[Method, ...] = (
 )  # weights of the model itself learn, and a whole model is what the run leaves
 VIRTUAL: tuple[Method, ...] = ("prompt", "prefix")  # what learns stands in for tokens ahead of the text
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
-# What the worker can carry out.
-TRAINED_STAGES: tuple[Stage, ...] = ("sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo")
+STAGES: tuple[Stage, ...] = get_args(Stage)
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
 PPO_PASSES = 4  # optimizer steps that PPO makes of the same answers (TRL's PPO, when it had one)
 GALORE_SCALE = 0.25  # of a step in GaLore's small space, that a weight moves by (its paper)

@@ -10,7 +10,7 @@ from engine.advice.stage import NAMES
 from engine.models import support
 from engine.models.memory import Memory, moments
 from engine.models.trainable import trainable
-from engine.recipe import LOSSES, TOGETHER, TRAINED_STAGES, VIRTUAL, Settings
+from engine.recipe import LOSSES, TOGETHER, VIRTUAL, Settings
 
 _KEPT_CHECKPOINTS = 4  # two kept, one being written, the result
 
@@ -53,8 +53,6 @@ def _nothing_to_train(facts: Facts, settings: Settings) -> Iterator[str]:
 
 
 def _stage(facts: Facts, settings: Settings) -> Iterator[str]:
-    if facts.stage not in TRAINED_STAGES:
-        yield f"{NAMES[facts.stage]} is planned only: this version trains {' and '.join(NAMES[s] for s in TRAINED_STAGES)}"
     if facts.stage in ("dpo", "kto") and settings.beta is None:
         yield f"{NAMES[facts.stage]} needs a beta: 0.1 is the default"
     losses = LOSSES.get(facts.stage, ())

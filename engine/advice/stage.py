@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from engine.advice.kinds import Advice, Alternative, Facts
 from engine.advice.numbers import GUIDE, PRIMER, TRL, WALKTHROUGH
 from engine.models.shape import Shape
-from engine.recipe import TRAINED_STAGES, Stage
+from engine.recipe import Stage
 
 NAMES: dict[Stage, str] = {
     "sft": "SFT",
@@ -141,6 +141,5 @@ def stage(facts: Facts) -> Advice:
     """
     advice = _ADVICE[facts.stage]
     if facts.stage == "pretraining" and facts.model is not None and facts.model.shape != "causal":
-        advice = replace(advice, reason=_GAPS[facts.model.shape], source=PRIMER, alternatives=[])
-    # What cannot be trained is not offered.
-    return replace(advice, alternatives=[one for one in advice.alternatives if one.value in TRAINED_STAGES])
+        return replace(advice, reason=_GAPS[facts.model.shape], source=PRIMER, alternatives=[])
+    return advice

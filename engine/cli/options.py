@@ -116,7 +116,7 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Everything that makes a run: what `plan` and `train` share."""
-    from engine.recipe import TRAINED_STAGES, Method
+    from engine.recipe import STAGES, Method
 
     parser.add_argument(
         "recipe",
@@ -142,7 +142,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", "--preset", help="a ready-made starting point (`ftui presets`)")
     parser.add_argument("--from", dest="from_run", metavar="RUN", help="train on from the adapter of a finished run")
     parser.add_argument("-n", "--name", help="name of the run")
-    parser.add_argument("--stage", choices=TRAINED_STAGES, help="what the rows train (default: what they are made for)")
+    parser.add_argument("--stage", choices=STAGES, help="what the rows train (default: what they are made for)")
     parser.add_argument(
         "--reward",
         metavar="WHAT",
