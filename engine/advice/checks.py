@@ -148,6 +148,12 @@ def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
     else:
         share = next((s for s, at in ((50, facts.p50), (5, facts.p95), (1, facts.p99)) if at > settings.max_length), 0)
         many, lose = (f"more than {share} % of the rows" if share else "a few rows (under 1 %)") + " are", "lose their"
+    if facts.model is not None and facts.model.shape != "causal":
+        yield (
+            f"{many} cut at {settings.max_length} tokens and the rest is never read, the longest has {facts.max}: divide "
+            "them into shorter texts"
+        )
+        return
     yield (
         f"{many} cut at {settings.max_length} tokens and {lose} end token, the longest has {facts.max}: lengthen, or "
         "leave them out"

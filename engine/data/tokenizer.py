@@ -18,6 +18,7 @@ from engine.data.estimate import Estimate, estimate
 from engine.data.measure import END_WITHIN, Measured, located
 from engine.data.rendering import Rendered
 from engine.errors import Exit, FtuiError
+from engine.models import shape
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -55,7 +56,15 @@ class Tokenizer:
 
     exact = True
 
-    def __init__(self, backend: Backend, template: ChatTemplate | None, tokens: dict[str, str], file: Path) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        template: ChatTemplate | None,
+        tokens: dict[str, str],
+        file: Path,
+        put_back: bool = False,
+    ) -> None:
+        """`put_back`: a text that is cut keeps what the tokenizer puts behind it, as pre-training by gaps has it."""
         self.name = file.parent.name
         self.file = file
         self.quick: object = None
@@ -75,6 +84,7 @@ class Tokenizer:
         words = sorted(self._words, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, words)) or "(?!)")
         self.opening, self.closing = _around(backend)
+        self._put_back = put_back
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; nothing is put before or after it, and control tokens in it count as such."""
@@ -150,7 +160,8 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides how an example becomes tokens: the vocabulary, the chat template, the end token."""
         digest = hashlib.sha256(self.file.read_bytes())
-        digest.update(repr((self._template.source if self._template else None, sorted(self._tokens.items()))).encode())
+        source = self._template.source if self._template else None
+        digest.update(repr((source, sorted(self._tokens.items()), self._put_back)).encode())
         return digest.hexdigest()
 
     def _located(self, rendered: Rendered, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -166,6 +177,8 @@ class Tokenizer:
         if not spans:
             return Measured(ids, len(ids), [], len(ids), closed=True)
         start, stop = spans[-1]
+        if self._put_back and stop == len(ids) and self.closing:
+            return Measured(ids, len(ids), spans, 0, closed=True)
         tail = range(stop - 1, max(start, stop - END_WITHIN) - 1, -1)
         end = next((at + 1 for at in tail if ids[at] in self.special), None)
         return Measured(ids, len(ids), spans, stop if end is None else end, closed=end is not None)
@@ -280,7 +293,8 @@ def load(folder: Path) -> Tokenizer:
     tokens = _special_tokens(folder, config, backend)
     source = chat_template.find(folder, config)
     template = ChatTemplate(source, tokens, str(folder)) if source is not None else None
-    return Tokenizer(backend, template, tokens, file)
+    put_back = shape.of(_json(folder / "config.json")) != "causal"
+    return Tokenizer(backend, template, tokens, file, put_back)
 
 
 def _special_tokens(folder: Path, config: dict[str, Any], backend: Backend) -> dict[str, str]:
