@@ -322,7 +322,7 @@ def _failed(end: Status) -> FtuiError:
 
 
 def _finished(run: RunDir, view: RunView) -> None:
-    from engine.runs import directory
+    from engine.runs import directory, silence
 
     name = directory.handle(run)
     if view.evaluation is not None:
@@ -331,7 +331,8 @@ def _finished(run: RunDir, view: RunView) -> None:
         for word, event in (("before", view.evaluated[0]), ("after", view.evaluated[-1])):
             show.say(f"{word:>6}: {held_out(event)}")
     show.say(f"{name} is ready, in {run.result or run.path}", "bold")
-    show.say(f"next: `ftui chat {name}`, `ftui export {name} --merged`")
+    chat = "" if silence.reason(run.recipe()) else f"`ftui chat {name}`, "
+    show.say(f"next: {chat}`ftui export {name} --merged`")
 
 
 def compare(evaluation: Evaluation) -> None:

@@ -13,10 +13,8 @@ from msgspec import Struct, field
 from engine import general
 from engine.data import dataset
 from engine.errors import Exit, FtuiError
-from engine.models import shape, sources
-from engine.models.files import json_object
 from engine.recipe import Data, Recipe
-from engine.runs import checkpoints
+from engine.runs import checkpoints, silence
 from engine.runs.directory import RunDir
 from engine.runs.events import Scores
 
@@ -158,14 +156,8 @@ def ready(run: RunDir, asked: Asked) -> str:
             run.name,
             "`ftui evaluate RUN` alone shows how well it ranks what was held out",
         )
-    folder = sources.local(recipe.model.source, recipe.model.revision)
-    if folder is not None and shape.of(json_object(folder / "config.json") or {}) != "causal":
-        raise FtuiError(
-            Exit.RUN_STATE,
-            "a model that fills in what is left out of a text answers no question",
-            run.name,
-            "`ftui attach` shows its loss on what was held out",
-        )
+    if why := silence.reason(recipe):
+        raise FtuiError(Exit.RUN_STATE, why, run.name, "`ftui attach` shows its loss on what was held out")
     source = asked.source(run)
     theirs = source.recipe()
     sha256 = ""

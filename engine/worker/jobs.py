@@ -11,8 +11,7 @@ from pathlib import Path
 
 from engine import hardware
 from engine.errors import Exit, FtuiError
-from engine.models import facts
-from engine.runs import hang, slots, waiting
+from engine.runs import hang, silence, slots, waiting
 from engine.runs.directory import RunDir
 from engine.runs.events import State
 from engine.runs.job import Job
@@ -64,10 +63,10 @@ def run(job: Job, linger: float, first: float) -> int:
                     where.name,
                     f"train with it: --stage grpo --reward {where.name}",
                 )
-            if facts.read(now.folder).shape != "causal":
+            if why := silence.reason(recipe):
                 raise FtuiError(
                     Exit.RUN_STATE,
-                    "a model that fills in what is left out of a text answers no question",
+                    why,
                     where.name,
                     "`ftui attach` shows what it filled in while it learned; export it to go on with it",
                 )
