@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.models.facts import Linear, ModelFacts
-from engine.recipe import Settings
+from engine.models.trainable import ia3_parts
+from engine.recipe import VIRTUAL, Settings
 
 
 def layer(facts: ModelFacts, settings: Settings, length: int, device: str) -> float:
@@ -84,9 +85,19 @@ def _inputs(facts: ModelFacts, settings: Settings, number: int, device: str) -> 
         yield number * facts.hidden  # what the feed-forward part gives
         yield number * settings.rank  # behind the ReLU, which keeps what it gives
         return
+    if settings.method == "ia3":
+        keys, features = ia3_parts(facts)
+        # What a learned factor is multiplied with, in fp32 as the factor is.
+        yield from [4 * linear.outputs for linear in keys]
+        yield from [4 * linear.inputs for linear in features]
+        return
+    if settings.method in VIRTUAL:
+        return
     adapted = [linear for linear in facts.linears if linear.attention or settings.targets == "all-linear"]
     for linear in adapted:
         yield number * settings.rank
+        if settings.dora:
+            yield from [number * linear.outputs] * 2  # what the base and the adapter give, each to be scaled
         if settings.dropout > 0:
             # The input after dropout, one for each matrix, and what was dropped: a byte on a GPU, a number in fp32 else.
             yield (number + (1 if device == "cuda" else 4)) * linear.inputs

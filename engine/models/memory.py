@@ -15,7 +15,7 @@ from engine.hardware import Device, Hardware
 from engine.models import kept, support
 from engine.models.facts import ModelFacts
 from engine.models.trainable import trainable
-from engine.recipe import ALL, Method, Settings, Stage
+from engine.recipe import ALL, VIRTUAL, Method, Settings, Stage
 
 GIB = 1024**3
 
@@ -152,7 +152,7 @@ def forecast(
         return _chat(facts, settings, longest, device)
     if phase == "load":
         return _whole(device, weights=weights, overhead=_mapped(facts, settings) if device == "cpu" else 0)
-    length = max(1, min(longest, settings.max_length)) + (settings.answer_length or 0)
+    length = _virtual(settings) + max(1, min(longest, settings.max_length)) + (settings.answer_length or 0)
     if settings.generations and settings.beta and not settings.adapts:
         weights += number * facts.parameters  # the reference model, which reads every new answer
     tokens = settings.micro_batch * length * (2 if stage in ("dpo", "reward") else 1)
@@ -245,6 +245,11 @@ def moments(facts: ModelFacts, settings: Settings) -> float:
     return 4 * (2 * facts.parameters - small)
 
 
+def _virtual(settings: Settings) -> int:
+    """Tokens of a row that are learned. Those of a prefix have keys and values alone, so that this is a little too much."""
+    return settings.virtual_tokens if settings.method in VIRTUAL else 0
+
+
 def _casts(facts: ModelFacts, settings: Settings) -> float:
     """In mixed precision, 16-bit copies of the matrices that are trained in fp32, made anew for each micro-batch."""
     if settings.adapts or settings.precision == "fp32":
@@ -284,9 +289,9 @@ def _activations(
         held, small = layers * between + sum(each), layers * between + sum(heap)
     if not settings.adapts:
         holes = _HOLES * small
-    unpacked = 0  # a packed matrix is unpacked for the moment in which it is needed
-    if settings.method == "qlora":
-        unpacked = _number(settings) * max((linear.inputs * linear.outputs for linear in facts.linears), default=0)
+    # A packed matrix is unpacked for the moment in which it is needed; DoRA adds the adapter to each, for its norm.
+    copies = (settings.method == "qlora") + 2 * settings.dora
+    unpacked = copies * _number(settings) * max((linear.inputs * linear.outputs for linear in facts.linears), default=0)
     if device == "cuda":
         return tokens * held + unpacked, 0
     return tokens * (held + holes) + unpacked, tokens * (small + holes)
@@ -329,7 +334,8 @@ def _chat(facts: ModelFacts, settings: Settings, longest: int, device: Device) -
         device,
         weights=weights,
         adapter=4 * trainable(facts, settings) if settings.adapts else 0,
-        activations=longest * (2 * facts.layers * facts.kv_heads * facts.head_dim * number + _passing(facts, number)),
+        activations=(_virtual(settings) + longest)
+        * (2 * facts.layers * facts.kv_heads * facts.head_dim * number + _passing(facts, number)),
         logits=(number + 4) * facts.vocabulary,
     )
 

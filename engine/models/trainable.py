@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.models.facts import ModelFacts
+from engine.models.facts import Linear, ModelFacts
 from engine.recipe import Settings
 
 # What IA3 scales (its paper, section 3.3), by the names that the families in use give them: keys and values, in one
@@ -30,13 +30,8 @@ def trainable(facts: ModelFacts, settings: Settings) -> int:
         case "freeze":
             return facts.layer_parameters * min(settings.trained_layers, facts.layers) // facts.layers
         case "ia3":
-            names = [linear.name for linear in facts.linears]
-            keys, features = scaled_by_ia3(names)
-            return sum(
-                linear.count * (linear.outputs if _named(linear.name, keys) else linear.inputs)
-                for linear in facts.linears
-                if _named(linear.name, [*keys, *features])
-            )
+            keys, features = ia3_parts(facts)
+            return sum(one.count * one.outputs for one in keys) + sum(one.count * one.inputs for one in features)
         case "bottleneck":
             return facts.layers * (2 * facts.hidden * settings.rank + settings.rank + facts.hidden)
         case "prompt":
@@ -62,6 +57,15 @@ def scaled_by_ia3(names: Iterable[str]) -> tuple[list[str], list[str]]:
         for known in (_KEYS_AND_VALUES, _FEATURES)
     )
     return (keys, features) if keys and features else ([], [])
+
+
+def ia3_parts(facts: ModelFacts) -> tuple[list[Linear], list[Linear]]:
+    """The matrices that IA3 sits on: those whose outputs it scales, and those whose inputs."""
+    keys, features = (
+        [linear for linear in facts.linears if _named(linear.name, words)]
+        for words in scaled_by_ia3(linear.name for linear in facts.linears)
+    )
+    return keys, features
 
 
 def feed_forward(names: Iterable[str]) -> list[str]:

@@ -73,6 +73,8 @@ def measured(folder: Path, **changes: Any) -> float:
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
+        if chosen.dora and tensor.ndim == 2 and len(tensor) != ids.numel():
+            return tensor  # of the matrices' norms, which are taken out of the graph at once
         if storage.data_ptr() not in own and tuple(tensor.shape) not in shapes:
             found[storage.data_ptr()] = storage.nbytes()
         alive.append(tensor)
@@ -104,6 +106,13 @@ def measured(folder: Path, **changes: Any) -> float:
         # Checkpointing, which is not done here, lets gradients into the first layer; else it keeps little below its adapter.
         {"method": "bottleneck", "gradient_checkpointing": True},
         {"method": "bottleneck", "gradient_checkpointing": True, "precision": "bf16"},
+        {"method": "ia3", "gradient_checkpointing": True},
+        {"method": "ia3", "gradient_checkpointing": True, "precision": "bf16"},
+        {"method": "prompt", "virtual_tokens": 1},
+        {"method": "prefix", "virtual_tokens": 1, "precision": "bf16"},
+        {"dora": True},
+        {"dora": True, "precision": "bf16"},
+        {"init": "pissa"},
         {"method": "qlora"},
         {"method": "qlora", "bits": 8, "dropout": 0.05},
         {"precision": "bf16"},
