@@ -4,7 +4,7 @@ Houlsby and others (2019) put two into each block; Pfeiffer and others (2020) fo
 Its output is added to what it reads, and its upper matrix starts at zero, so that training starts at the base model.
 
 peft has no such method; this registers one, so that saving, loading and switching off are peft's own. The file needs torch and
-peft alone: an exported adapter brings it along, and `import bottleneck` before `PeftModel.from_pretrained` is all it takes.
+peft alone: an exported adapter brings it along, to be imported before `PeftModel.from_pretrained`.
 """
 
 from __future__ import annotations

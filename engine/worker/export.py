@@ -30,7 +30,7 @@ from engine.runs.events import Exported, Note, Progress, Pushed
 from engine.runs.export import Options
 from engine.runs.journal import Reader
 from engine.runs.view import RunView
-from engine.worker import build, failures, generate
+from engine.worker import bottleneck, build, failures, generate
 from engine.worker.exports import card, gguf_file, modelfile, push, vocabulary
 from engine.worker.exports.vocabulary import Vocabulary
 from engine.worker.session import Session
@@ -43,7 +43,13 @@ TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.75, torch.float16: 0.1}
 MOST_DIVERGENCE = 0.05
 QUESTIONS = ["Who are you?", "What is the capital of France?", "Write one sentence about the sea."]
 ANSWER = 24  # tokens of each answer that is compared
-_UNMERGED = ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")  # peft's names
+_UNMERGED = {  # by peft's names, what cannot be merged
+    "PROMPT_TUNING": "virtual tokens",
+    "PREFIX_TUNING": "virtual tokens",
+    "P_TUNING": "virtual tokens",
+    "MULTITASK_PROMPT_TUNING": "virtual tokens",
+    "BOTTLENECK": "networks of their own behind the layers",
+}
 
 
 class Written(Struct):
@@ -92,7 +98,7 @@ def _allowed(now: Session, options: Options, result: Path, target: Path) -> Voca
         if kind in _UNMERGED:
             raise FtuiError(
                 Exit.EXPORT_FAILED,
-                f"{settings.method} tuning learns virtual tokens, which cannot be merged into weights",
+                f"{settings.method} tuning learns {_UNMERGED[kind]}, which cannot be merged into weights",
                 next_step="export the adapter",
             )
     if exports.taken(target):
@@ -247,6 +253,8 @@ def _merged(reference: Any) -> Any:
 
 def _adapter(now: Session, reference: Any, result: Path, stage: Path) -> Written:
     shutil.copytree(result, stage, dirs_exist_ok=True)
+    if now.recipe.settings.method == "bottleneck":
+        shutil.copyfile(Path(bottleneck.__file__), stage / card.BROUGHT)
     dtype = reference.dtype
     return Written(_name(dtype), lambda: _reference(now, stage), TOLERANCE[dtype])
 

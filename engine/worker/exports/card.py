@@ -14,6 +14,7 @@ import msgspec
 import yaml
 from msgspec import Struct
 
+from engine.advice import fields
 from engine.models import starter
 from engine.models.shape import Shape
 from engine.recipe import Recipe, Source
@@ -36,15 +37,7 @@ _PIPELINES: dict[Shape, str] = {
     "masked": "fill-mask",
     "seq2seq": "text2text-generation",
 }
-_STATED_IF = {  # settings that mean something only for some methods
-    "rank": ("lora", "qlora"),
-    "alpha": ("lora", "qlora"),
-    "dropout": ("lora", "qlora"),
-    "targets": ("lora", "qlora"),
-    "bits": ("qlora",),
-    "double_quantization": ("qlora",),
-    "trained_layers": ("freeze",),
-}
+BROUGHT = "ftui_bottleneck.py"  # what an adapter comes with that peft does not know
 _NOT_RECIPE = ("save_every", "sample_every")  # how a run was watched, not how it was trained
 
 
@@ -156,6 +149,9 @@ def _use(recipe: Recipe, made: Made) -> Iterator[str]:
     )
     imports = "from transformers import AutoTokenizer\n" if made.kind == "adapter" else ""
     both = "AutoTokenizer, " if made.kind != "adapter" else ""
+    if made.kind == "adapter" and recipe.settings.method == "bottleneck":
+        yield f"peft has no bottleneck adapters: `{BROUGHT}`, which lies here, adds them. Read it, and import it first."
+        yield _block(f"import {BROUGHT.removesuffix('.py')}", "python")
     yield _block(
         f"from {package} import {loader}{', ' + both.rstrip(', ') if both else ''}\n{imports}\n"
         'folder = "."  # or the id on the hub\n'
@@ -225,11 +221,12 @@ def _source(one: Source) -> str:
 
 def _recipe(recipe: Recipe, view: RunView) -> Iterator[str]:
     values = msgspec.to_builtins(recipe.settings)
-    method = recipe.settings.method
+    stage, settings = recipe.stage, recipe.settings
+    counts = {*fields.few(stage, settings.method), *fields.expert(stage, settings.method, settings)}
     rows = [
         (name, str(value))
         for name, value in values.items()
-        if value is not None and name not in _NOT_RECIPE and method in _STATED_IF.get(name, (method,))
+        if value is not None and name not in _NOT_RECIPE and name in counts
     ]
     start = view.start
     if start and start.parameters:

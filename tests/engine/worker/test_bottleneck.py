@@ -4,17 +4,22 @@ test_adapters.py with those of the others."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.errors import FtuiError
 from engine.recipe import Model, Recipe
 from engine.runs.directory import RunDir
 from engine.runs.events import Evaluated, Start
-from engine.worker import adapters, build
+from engine.worker import adapters, build, export
 from engine.worker.bottleneck import Bottleneck
+from engine.worker.session import Session
 from tests.engine.settings import settings
 from tests.engine.worker.conftest import bits, events, pairs, rewarded, steps
 
@@ -60,6 +65,34 @@ def test_it_learns_and_goes_on_to_the_same_bits(recipe: Make, train: Callable[..
         ["mlp"],
     )
     assert bits(train(made, train(made, stop=8))) == bits(undisturbed)
+
+
+def test_an_export_brings_what_peft_lacks_and_cannot_be_merged(
+    recipe: Make, train: Callable[..., RunDir], tiny_model: Path, tmp_path: Path
+) -> None:
+    made = recipe("export", method="bottleneck", epochs=4.0)
+    made.probe = ""
+    run = train(made)
+    now, folder = Session(run), tmp_path / "adapter"
+    for kind in ("merged", "gguf"):
+        with pytest.raises(FtuiError, match="networks of their own behind the layers, which cannot be merged"):
+            export.run(now, {"kind": kind, "to": str(tmp_path / kind)})
+    export.run(now, {"kind": "adapter", "to": str(folder)})
+    words = (folder / "README.md").read_text()
+    assert "import ftui_bottleneck" in words and "| rank | 8 |" in words and "| alpha |" not in words
+    # With nothing of ftui in sight.
+    alone = f"""
+import sys, torch, ftui_bottleneck
+from peft import AutoPeftModelForCausalLM
+model = AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).eval()
+assert not [name for name in sys.modules if name.partition(".")[0] in ("engine", "tui")]
+torch.save(model(input_ids=torch.tensor({IDS.tolist()})).logits, "logits.pt")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    subprocess.run([sys.executable, "-P", "-c", alone], cwd=tmp_path, env=environment, check=True)
+    tuned = build.for_chat(made, tiny_model, run.adapter)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), tuned(input_ids=IDS).logits)
 
 
 def test_dpo_compares_with_the_base_under_it(staged: Make, train: Callable[..., RunDir]) -> None:

@@ -21,7 +21,7 @@ from engine.runs.directory import RunDir
 from engine.runs.events import Answer, Evaluation, Exported, Failure, Note, Progress, Start
 from engine.runs.job import Job
 from engine.runs.journal import Reader, Writer
-from engine.worker import build, export, jobs
+from engine.worker import adapters, build, export, jobs
 from engine.worker.session import Session
 from tests.engine.settings import settings
 
@@ -46,7 +46,7 @@ def make(tiny_model: Path) -> Callable[..., RunDir]:
         torch.manual_seed(3)
         loaded = build.base_model(model, recipe.model, recipe.settings, quantised=False, judge=stage == "reward")
         if recipe.settings.adapts:
-            loaded = build.with_adapter(loaded, recipe.settings)
+            loaded = adapters.new(loaded, recipe.settings)
             for parameter_name, parameter in loaded.named_parameters():
                 if "lora_B" in parameter_name:
                     torch.nn.init.normal_(parameter, std=0.05)
