@@ -139,7 +139,7 @@ def _trouble(
         if reference(word) and found(word, before) is None:
             way_out = f"before it come: {known}" if known else "it is the first stage: nothing comes before it"
             return f"{place}: {word} names no stage before it", way_out
-    if stage == JUDGE and reference(adapter):
+    if stage == JUDGE and adapter is not None:
         return "a reward model cannot start from an adapter", "leave its adapter out: it begins from the base"
     begun, judge = found(adapter, before), found(reward, before)
     if begun is not None and begun.stage == JUDGE:

@@ -261,6 +261,9 @@ def refusals(draft: Draft) -> list[str]:
     if draft.recipe.stage not in FITTING[draft.dataset.stage]:
         can = ", ".join(FITTING[draft.dataset.stage])
         reasons.append(f"these rows are not for {NAMES[draft.recipe.stage]}: they can train {can}")
+    if draft.recipe.stage == "kto":  # which ratings there are was counted once
+        sided = (one for one in draft.findings if one.kind == "label-balance" and one.level == "problem")
+        reasons += [f"{one.message}, {one.fix}" for one in sided]
     if draft.recipe.stage in RL:
         answers = "completion" in draft.dataset.shape.columns or draft.dataset.stage == "sft"
         if why := rewards.reason(draft.recipe.reward, draft.recipe.model.source, answers):

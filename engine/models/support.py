@@ -25,6 +25,7 @@ def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware, stage: St
         *_shape(facts, settings, stage),
         *_layers(facts, settings),
         *_feed_forward(facts, settings),
+        *_targets(facts, settings),
         *_low_rank(facts, settings),
         *_scaled(facts, settings),
         *_virtual(facts, settings, stage),
@@ -50,6 +51,15 @@ def _shape(facts: ModelFacts, settings: Settings, stage: Stage) -> Iterator[str]
     if facts.has_tokenizer and not facts.gaps:
         missing = "mask token" if facts.shape == "masked" else "sentinels (<extra_id_0>, …)"
         yield f"its tokenizer has no {missing} to stand for what is left out: take the tokenizer it was pre-trained with"
+
+
+def _targets(facts: ModelFacts, settings: Settings) -> Iterator[str]:
+    if (
+        settings.method in LOW_RANK
+        and settings.targets == "attention"
+        and not any(one.attention for one in facts.linears)
+    ):
+        yield f"the attention of {facts.model_type} has no name that is known here: take targets all-linear"
 
 
 def _layers(facts: ModelFacts, settings: Settings) -> Iterator[str]:

@@ -276,3 +276,24 @@ def test_held_out_rows_that_stand_in_training_as_well_are_warned_about(tiny_mode
     made = worker_rows.prepare(draft.recipe, draft.model_folder)
     trained = {tuple(row["input_ids"]) for row in made.train}
     assert sum(tuple(row["input_ids"]) in trained for row in made.held_out) == overlap
+
+
+def test_ratings_that_are_all_alike_leave_nothing_to_tell_apart(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rated.jsonl"
+    rated = [{"prompt": f"{n}?", "completion": f"It is {n}.", "label": True} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, rated)))
+    assert drafts.refusals(make(tiny_model, data=str(path))) == [
+        "no answer is rated bad: KTO learns from the difference, add answers that are bad"
+    ]
+    rated[0]["label"] = False
+    path.write_text("\n".join(map(json.dumps, rated)))
+    assert drafts.refusals(make(tiny_model, data=str(path))) == []
+
+
+def test_a_reward_model_from_an_adapter(tiny_model: Path, tmp_path: Path, adapter: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": f"{n}?", "chosen": f"It is {n}.", "rejected": "No idea."} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, pairs)))
+    assert drafts.refusals(make(tiny_model, data=str(path), stage="reward", adapter=str(adapter))) == [
+        "a reward model cannot start from an adapter: leave its adapter out: it begins from the base"
+    ]

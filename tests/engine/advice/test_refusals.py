@@ -45,7 +45,8 @@ FEW_PROMPTS = facts(30, stage="ppo")
 GROUPED: tuple[Stage, ...] = ("grpo", "rloo")
 COMPARED: tuple[tuple[Stage, str], ...] = (("dpo", "aot"), ("dpo", "aot_unpaired"), ("kto", "kto"))
 STRANGE = like(
-    model_type="opt", linears=[msgspec.structs.replace(one, name=f"strange_{one.name}") for one in SMOL.linears]
+    model_type="opt",
+    linears=[msgspec.structs.replace(one, name=f"strange_{one.name}", attention=False) for one in SMOL.linears],
 )
 MASKED = like(shape="masked", gaps=True)
 SEQ2SEQ = like(shape="seq2seq", gaps=True)
@@ -191,6 +192,12 @@ TABLE = [
             ("bottleneck", "init pissa", {"init": "pissa"}),
             ("prompt", "lora_plus", {"lora_plus": 16.0}),
         )
+    ),
+    Refused(
+        "the attention of opt has no name that is known here: take targets all-linear",
+        facts(model=STRANGE),
+        {"targets": "attention"},
+        {"targets": "all-linear"},
     ),
     Refused(
         "init pissa takes matrices apart, and those of qlora are packed: take method lora, or init default",
