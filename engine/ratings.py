@@ -38,7 +38,7 @@ class Unblinded(Struct, kw_only=True):
 
 
 class Tally(Struct, frozen=True):
-    """What the ratings add up to. `pairs` there are to rate; `known`: the person has seen the tally, or may see it now.
+    """What the ratings add up to. `pairs` there are to rate; `known`: the person has been told who is ahead.
 
     p  of the sign test: how often pairs that are told apart by a coin alone would differ so much, either way
     """
@@ -80,8 +80,8 @@ class Ratings:
         """Of these rows, which are all that there are to rate."""
         better = [self.by_row[row].better for row in rows if row in self.by_row]
         first, second = better.count("first"), better.count("second")
-        known = self.unblinded or len(better) == len(rows)
-        return Tally(first, second, better.count("tie"), len(rows), known, sign_test(first, second))
+        p = sign_test(first, second)
+        return Tally(first, second, better.count("tie"), len(rows), self.unblinded, p)
 
     def _take(self, line: Rating | Unblinded | None) -> None:
         if isinstance(line, Unblinded):

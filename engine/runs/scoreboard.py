@@ -343,7 +343,7 @@ def tally(results: Sequence[Compared]) -> Tally | None:
 def told(found: Tally, first: str = "base", second: str = "tuned") -> str:
     """The tally in words; who is ahead only where the person may know."""
     if not found.known:
-        return f"rated blind: {found.rated} of {found.pairs} pairs; who is ahead shows at the end"
+        return f"rated blind: {found.rated} of {found.pairs} pairs; who is ahead shows when the rating is ended"
     p = f"{found.p:.3f}" if found.p >= 0.001 else "below 0.001"
     return (
         f"rated blind: {second} better in {found.second}, {first} in {found.first}, {found.ties} ties, "

@@ -1,4 +1,4 @@
-"""Pictures of Train, Chat and Export at both sizes, of runs whose every time is fixed.
+"""Pictures of Train, Chat, Export and Compare at both sizes, of runs whose every time is fixed.
 
 After a wanted change: pytest tests/snapshots --snapshot-update, look at the report, commit the pictures.
 """
@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 
 from engine.runs.events import Exported
 from tests.tui.fake_worker import FakeWorker
+from tests.tui.measured_run import MeasuredRun
 from tests.tui.run_files import T0, FakeRun
 from tests.tui.stage import seen, until
 from tui.app import FtuiApp
@@ -120,3 +121,20 @@ def test_export(snap_compare: Any, kind: str, size: tuple[int, int]) -> None:
             await until(pilot, lambda: "--merged" in seen(pilot))
 
     assert snap_compare(FtuiApp("export", fake.run), terminal_size=size, run_before=before)
+
+
+@SIZES
+@pytest.mark.parametrize("kind", ["form", "table", "answers", "blind", "tally"])
+def test_compare(snap_compare: Any, kind: str, size: tuple[int, int]) -> None:
+    run = MeasuredRun()
+    if kind != "form":
+        run.keep()
+    keys = {"answers": ["a"], "blind": ["b"], "tally": ["b", "left", "t", "u"]}
+    words = {"form": "Enter starts", "answers": "1/3", "blind": "1/2", "tally": "2 of 2 pairs"}
+
+    async def before(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: ("Enter starts" if kind == "form" else "a Answers") in seen(pilot))
+        await pilot.press(*keys.get(kind, []))
+        await until(pilot, lambda: words.get(kind, "forgot") in seen(pilot) and bool(pilot.app.machine))
+
+    assert snap_compare(FtuiApp("compare", run.run), terminal_size=size, run_before=before)

@@ -188,14 +188,17 @@ async def test_a_blind_rating_is_kept_and_told_at_the_end(
         await pilot.press("backspace")
         await shows(pilot, "1/2", f"rated before: {'left' if tuned_left else 'right'} was better")
         await pilot.press("t", "escape")
-        await shows(pilot, "rated blind: 1 of 2 pairs; who is ahead shows at the end")
+        await shows(pilot, "rated blind: 1 of 2 pairs; who is ahead shows when the rating is ended")
         await pilot.press("b")
         await shows(pilot, "2/2")  # goes on where it was
         await pilot.press("backspace", "left" if tuned_left else "right")
         await shows(pilot, "2/2")
         await pilot.press("t")
+        await shows(pilot, "All 2 pairs are rated", "u Unblind", "backspace Back one")
+        assert "better" not in seen(pilot)
+        await pilot.press("u")
         await shows(pilot, "tuned better", "2 of 2 pairs rated. 1 more prompts were answered alike.", "p 1.000")
-        assert len(path.read_text().splitlines()) == 4
+        assert len(path.read_text().splitlines()) == 5
         await pilot.press("escape")
         await shows(pilot, "rated blind: tuned better in 1, base in 0, 1 ties, 2 of 2 pairs")
     capsys.readouterr()
@@ -315,5 +318,6 @@ async def test_hostile_texts_do_nothing(size: tuple[int, int]) -> None:
         await shows(pilot, "1/3")
         check_screen(pilot)
         await pilot.press("t", "t", "t")
+        await pilot.press("u")
         await shows(pilot, "3 of 3 pairs rated")
         check_screen(pilot)

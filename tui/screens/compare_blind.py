@@ -24,7 +24,8 @@ WORDS: dict[str, str] = {"left": "left was better", "right": "right was better",
 
 
 class BlindScreen(Frame):
-    """Pairs in the order of the rows, the sides by chance; who is ahead shows at the end."""
+    """Pairs in the order of the rows, the sides by chance; who is ahead shows when the person ends it, and after that
+    nothing is rated any more."""
 
     TITLE = "Rate blind"
     HELP = (
@@ -44,7 +45,7 @@ class BlindScreen(Frame):
             id="blind.before",
             tooltip="Rate the one before again",
         ),
-        Binding("u", "unblind", "Unblind", id="blind.unblind", tooltip="Show who is ahead, and end the rating"),
+        Binding("u", "unblind", "Unblind", id="blind.unblind", tooltip="Show who is ahead; that ends the rating"),
         Binding("w", "whole", "Whole prompt", show=False, id="blind.whole", tooltip="All of a long prompt"),
         Binding("escape", "back", "Back", show=False, id="blind.back"),
     ]
@@ -70,16 +71,20 @@ class BlindScreen(Frame):
         self._draw()
 
     @property
-    def _over(self) -> bool:
-        return self._ratings.unblinded or self._at >= len(self._pairs)
+    def _asking(self) -> bool:
+        """There is a pair to be rated."""
+        return not self._ratings.unblinded and self._at < len(self._pairs)
 
     def _draw(self) -> None:
-        over, pair = self._over, self.query_one(Pair)
-        self.query_one("#tally").display, pair.display = over, not over
-        done = "" if over else f"   {self._at + 1}/{len(self._pairs)}"
+        asking, pair = self._asking, self.query_one(Pair)
+        self.query_one("#tally").display, pair.display = not asking, asking
+        done = f"   {self._at + 1}/{len(self._pairs)}" if asking else ""
         self.heading = Content.assemble(("Rate blind", "bold"), f"   {shorten(safe(self._run), 30)}{done}")
-        if over:
+        if self._ratings.unblinded:
             self._draw_tally()
+        elif not asking:
+            words = f"All {len(self._pairs)} pairs are rated. u shows who is ahead; backspace rates the last one again."
+            self.query_one("#tally", Static).update(words)
         else:
             one = self._pairs[self._at]
             texts = (one.first, one.second) if ratings.left(self._seed, one.row) == "first" else (one.second, one.first)
@@ -107,7 +112,7 @@ class BlindScreen(Frame):
             Content(""),
             Content.styled(
                 f"{tally.rated} of {tally.pairs} pairs rated.{alike} Sign test without the ties: p {p}; "
-                "where it is below 0.05, chance alone hardly explains the difference.",
+                "where it is below 0.05, chance alone hardly explains the difference.\nEscape goes back.",
                 FAINT,
             ),
         ]
@@ -121,10 +126,10 @@ class BlindScreen(Frame):
     # acting -------------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("rate", "unblind", "whole"):
-            return not self._over
-        if action == "before":
-            return self._at > 0 and not self._ratings.unblinded
+        if action in ("rate", "whole"):
+            return self._asking
+        if action in ("before", "unblind"):
+            return not self._ratings.unblinded and (action == "unblind" or self._at > 0)
         return True
 
     def action_rate(self, side: str) -> None:
@@ -147,7 +152,7 @@ class BlindScreen(Frame):
         self._draw()
 
     def action_unblind(self) -> None:
-        if not self._sure:
+        if self._asking and not self._sure:
             self._sure = True
             self.notice("u again shows who is ahead, and ends this rating", "warning")
             return

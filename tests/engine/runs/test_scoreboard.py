@@ -139,8 +139,9 @@ def test_ratings_are_told_once_the_person_may_know(tmp_path: Path) -> None:
     ratings.add(Rating(row=1, better="second", left="first"))
     tally = scoreboard.tally(results)
     assert tally is not None
-    assert scoreboard.told(tally) == "rated blind: 1 of 2 pairs; who is ahead shows at the end"
+    assert scoreboard.told(tally) == "rated blind: 1 of 2 pairs; who is ahead shows when the rating is ended"
     ratings.add(Rating(row=2, better="tie", left="first"))
+    ratings.unblind()
     tally = scoreboard.tally(results)
     assert tally is not None
     assert (

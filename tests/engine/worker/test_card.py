@@ -34,6 +34,7 @@ def test_scores_forgetting_and_ratings_stand_in_the_card(tmp_path: Path) -> None
     ratings.add(Rating(row=1, better="second", left="first"))
     assert "rated blind" not in written(compared)  # the person does not know yet
     ratings.add(Rating(row=2, better="first", left="first"))
+    ratings.unblind()
     text = written(compared)
     assert "2 of 9 rows of unseen.jsonl, greedy answers of 128 tokens at most:" in text and "/home/me" not in text
     assert "| ROUGE-L | 0.150 | 0.350 | +0.200 | +0.100 to +0.300 |" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ import msgspec
 import pytest
 import torch
 
+from engine import general
 from engine.cli import main
 from engine.errors import Exit, FtuiError
-from engine.recipe import Data, Recipe
+from engine.recipe import Data, Recipe, Stage
 from engine.runs import control, directory, measured
 from engine.runs.directory import RunDir
-from engine.runs.events import Failure, Measured, Progress
+from engine.runs.events import Evaluated, Failure, Measured, Progress
 from engine.runs.job import Job
 from engine.runs.journal import Reader, Writer
 from engine.runs.measured import Asked, Measurement
-from engine.worker import adapters, build, measure
+from engine.worker import adapters, build, measure, stages
 from engine.worker.session import Session
 from tests.engine.worker.conftest import start, wait
 
@@ -37,17 +39,27 @@ def evaluated(run: RunDir, asked: Asked) -> Measurement:
     return found
 
 
+@pytest.fixture(autouse=True)
+def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured in this process asks three plain questions: each is a chat like the others."""
+    some = general.questions()[4:21:8]
+    monkeypatch.setattr(general, "questions", lambda: some)
+
+
 @pytest.fixture
 def untrained(recipe: Make) -> Callable[..., RunDir]:
     """A run as training would leave it, with an adapter that does nothing."""
 
-    def make(name: str, rows: Path | None = None, **changes: object) -> RunDir:
+    def make(name: str, rows: Path | None = None, stage: Stage = "sft", **changes: object) -> RunDir:
         wanted = recipe(name, **changes)
+        wanted.stage = stage
         if rows is not None:
             wanted.data = Data(source=str(rows))
         run = directory.create(wanted, {})
         folder = Path(wanted.model.source)
-        adapters.new(build.base_model(folder, wanted.model, wanted.settings), wanted.settings).save_pretrained(run.adapter)
+        adapters.new(build.base_model(folder, wanted.model, wanted.settings), wanted.settings).save_pretrained(
+            run.adapter
+        )
         build.tokenizer(folder).save_pretrained(run.adapter)
         return run
 
@@ -71,11 +83,18 @@ def test_a_run_is_far_above_its_base_on_what_it_was_tuned_for(
     # Each question stands in these rows twice: the split must not hide that it was trained on.
     assert told["seen"] >= 1
 
+    # The plain questions are always asked.
+    assert len(told["general"]) == 24 and told["base"]["general_loss"] > 0
+    assert told["tuned"]["general_right"] == sum(one["tuned_right"] for one in told["general"])
+    assert told["intervals"]["loss"][1] < 0 and set(told["intervals"]) > {"general_loss", "general_right"}
+    assert all(one["tokens"] > 1 for one in told["rows"]) and told["ratings"] is None
+
     # Once more: nothing is measured, and it is said as text. The run is still ready, and the journal knows.
     monkeypatch.setattr("engine.runs.control.start", lambda *_: pytest.fail("measured twice"))
     assert main(["evaluate", "tuned", "--max-tokens", "12"]) == 0
     text = capsys.readouterr().out
     assert "3 of 3 held-out rows of tuned, greedy answers of 12 tokens at most" in text
+    assert "general: right of 24" in text and "tuned is better than base by ROUGE-L" in text
     assert "ROUGE-L" in text and f"{tuned['loss'] - base['loss']:+.3f}" in text
     assert f"trained on {told['seen']} of these rows, word for word" in text and "3 rows are few" in text
     assert main(["evaluate", "tuned", "--max-tokens", "12", "--answers"]) == 0
@@ -96,6 +115,7 @@ def test_a_run_is_far_above_its_base_on_what_it_was_tuned_for(
     assert again.seen is None  # it has no checkpoint that tells its rows
     assert main(["evaluate", "tuned", "--max-tokens", "12", "--against", "other"]) == 0
     text = capsys.readouterr().out
+    assert "other is worse than tuned by ROUGE-L" in text
     assert "other" in text.splitlines()[1] and f"{base['bleu'] - tuned['bleu']:+.1f}" in text
 
 
@@ -112,6 +132,98 @@ def test_the_loss_is_that_of_torch_over_the_trained_tokens(
     with torch.no_grad():
         expected = model(input_ids=torch.tensor([tokens.input_ids]), labels=torch.tensor([tokens.labels])).loss.item()
     assert found.rows[0].base_loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_known_answers_are_measured_where_they_are_known(untrained: Callable[..., RunDir]) -> None:
+    run = untrained("known")
+    found = evaluated(run, Asked(rows=0))
+    assert found.rows == [] and found.base.loss is None and found.available == 0 and "loss" not in found.intervals
+    assert [one.ask for one in found.general] == [one.ask for one in general.questions()]
+    assert found.base == found.tuned and found.intervals["general_right"] == (0.0, 0.0)  # an adapter that does nothing
+    # The loss is over the part that is to be known, behind question and lead; by another way through the tokenizer.
+    now, one = Session(run), general.questions()[0]
+    ids = now.ask(one.ask)
+    both = now.tokenizer(one.lead + one.answer, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = zip(both["input_ids"], both["offset_mapping"], strict=True)
+    labels = [token if stop > len(one.lead) else -100 for token, (_, stop) in tokens]
+    model = build.base_model(now.folder, now.recipe.model, now.recipe.settings).eval()
+    with torch.no_grad():
+        expected = model(
+            input_ids=torch.tensor([ids + both["input_ids"]]), labels=torch.tensor([[-100] * len(ids) + labels])
+        ).loss.item()
+    assert found.general[0].base_loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_of_a_pair_the_better_answer_is_the_reference(untrained: Callable[..., RunDir], tmp_path: Path) -> None:
+    rows = tmp_path / "pairs.jsonl"
+    given = [
+        {"prompt": f"Who are you? {n}", "chosen": f"I am {n}.", "rejected": "The quick brown fox."} for n in range(12)
+    ]
+    rows.write_text("\n".join(map(json.dumps, given)))
+    run = untrained("pairs", rows, stage="dpo", eval_fraction=0.25, beta=0.1, loss="sigmoid")
+    found = evaluated(run, Asked(max_tokens=4))
+    assert found.available == len(found.rows) == 3 and found.left_out == 0
+    assert {row.reference for row in found.rows} <= {f"I am {n}." for n in range(12)}
+    assert all(row.prompt == f"Who are you? {row.row - 1}" for row in found.rows)
+    now = Session(run)
+    held_out = stages.load("dpo").prepare(now.recipe, now.folder).held_out
+    assert held_out.num_rows == 3
+    whole = {tuple(ids) for ids in held_out["chosen_input_ids"]}
+    examples = {example.row: example for example in measure.dataset.load(now.recipe.data).examples}
+    assert {tuple(now.rows.tokenize(examples[row.row]).input_ids) for row in found.rows} == whole  # the very rows
+
+
+def test_of_rated_answers_only_the_good_ones_are_references(untrained: Callable[..., RunDir], tmp_path: Path) -> None:
+    rows = tmp_path / "rated.jsonl"
+    given = [
+        {"prompt": f"Who are you? {n}", "completion": f"{'I am' if n % 2 else 'Not'} {n}.", "label": bool(n % 2)}
+        for n in range(24)
+    ]
+    rows.write_text("\n".join(map(json.dumps, given)))
+    run = untrained("rated", rows, stage="kto", eval_fraction=0.25, beta=0.1, loss="kto")
+    found = evaluated(run, Asked(max_tokens=4))
+    assert found.rows and all((row.reference or "").startswith("I am") for row in found.rows)
+    assert found.available == 6 == len(found.rows) + found.left_out
+
+
+def test_what_preferences_taught_stands_in_the_table(
+    untrained: Callable[..., RunDir], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text("\n".join(json.dumps({"prompt": f"{n}?", "chosen": "Yes.", "rejected": "No."}) for n in range(8)))
+    judge = untrained("judge", rows, stage="reward", eval_fraction=0.25)
+    assert main(["evaluate", "judge"]) == Exit.RUN_STATE
+    assert "no pairs were held out" in capsys.readouterr().err
+    journal = Writer(judge.journal_path)
+    for step, share in ((0, 0.5), (9, 0.75)):
+        journal.write(Evaluated(step=step, loss=0.7, accuracy=share, margin=2 * share))
+    assert main(["evaluate", "judge"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"pairs ranked right +50.0% +75.0% +\+25.0%", text) and "step 0 and 9" in text
+    assert main(["evaluate", "judge", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["history"]["last"]["accuracy"] == 0.75 and told["against"] is None and "rows" not in told
+    assert main(["evaluate", "judge", "--data", str(rows)]) == Exit.RUN_STATE
+    assert "gives scores, not answers" in capsys.readouterr().err
+
+
+def test_a_run_without_rows_of_its_own_is_asked_plain_questions(
+    untrained: Callable[..., RunDir], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_once(run: RunDir, job: Job) -> None:
+        assert job.options["rows"] == 0
+        measure.run(Session(run), job.options)
+
+    monkeypatch.setattr(control, "start", at_once)
+    untrained("bare")
+    untrained("prompts", stage="grpo", eval_fraction=0.25)
+    for name in ("bare", "prompts"):
+        assert main(["evaluate", name]) == 0
+        text = capsys.readouterr().out
+        assert f"{name} has no rows of its own to be measured on: 3 plain questions alone" in text
+        assert "general: right of 3" in text and "nothing forgotten" in text and "--answers" not in text
+    assert main(["evaluate", "bare", "--against", "prompts"]) == 0
+    assert "nothing forgotten that shows in 3" in capsys.readouterr().out
 
 
 def test_chinese_conversations_and_plain_text(untrained: Callable[..., RunDir], tmp_path: Path) -> None:
