@@ -132,6 +132,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     lora_plus            LoRA's B learns at this many times the rate of A; None: both at one rate
     neftune              noise on the embeddings while training: this over sqrt(tokens x features) at most; None: none
     virtual_tokens       of prompt and prefix tuning
+    unpadded             rows of a micro-batch lie end to end, and what they begin with is computed once
     """
 
     method: Method
@@ -172,6 +173,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     lora_plus: Annotated[float, Meta(ge=1.0, le=64.0)] | None = None
     neftune: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
     virtual_tokens: Positive = 20
+    unpadded: bool = True
 
     @property
     def adapts(self) -> bool:

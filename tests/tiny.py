@@ -15,8 +15,12 @@ WORDS = (
 )
 
 
-def build(folder: Path) -> Path:
-    """A Llama of two layers (about 0.1 M parameters) with random weights, its own tokenizer and a ChatML template."""
+def build(folder: Path, embedding: float = 0.3) -> Path:
+    """A Llama of two layers (about 0.1 M parameters) with random weights, its own tokenizer and a ChatML template.
+
+    embedding  size of the embeddings, which are the output head, too: with 0.3 a few steps make the model confident, but
+               it repeats itself; with 0.1 it says anything, which learning from rewards begins with
+    """
     import numpy as np
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -79,9 +83,8 @@ def build(folder: Path) -> Path:
     def matrix(rows: int, columns: int, scale: float = 0.05) -> np.ndarray:
         return (random.standard_normal((rows, columns)) * scale).astype(np.float32)
 
-    # Large embeddings: they are the output head too, and a frozen small one could not express a confident answer.
     weights = {
-        "model.embed_tokens.weight": matrix(vocabulary, hidden, 0.3),
+        "model.embed_tokens.weight": matrix(vocabulary, hidden, embedding),
         "model.norm.weight": np.ones(hidden, np.float32),
     }
     kv = hidden // heads * kv_heads

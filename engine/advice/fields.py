@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.recipe import SETTING_FIELDS, Method, Settings, Stage
+from engine.recipe import SETTING_FIELDS, VIRTUAL, Method, Settings, Stage
 
 # One line for each setting, for the stage and for the reward, at most 72 cells.
 HELP: dict[str, str] = {
@@ -52,6 +52,7 @@ HELP: dict[str, str] = {
     "lora_plus": "times the learning rate at which the adapter's B learns; none: 1",
     "neftune": "strength of the noise on the embeddings; none: no noise",
     "virtual_tokens": "learned tokens ahead of every text; they take room of the context",
+    "unpadded": "rows end to end without padding, what they begin with computed once",
 }
 # What a value does, where the values are few and the choice among them is the first that a person makes.
 DOES: dict[str, dict[str, str]] = {
@@ -68,7 +69,7 @@ DOES: dict[str, dict[str, str]] = {
     "method": {
         "lora": "two small matrices beside each large one learn; the base stays",
         "qlora": "as LoRA, on a base that is packed into 4 or 8 bit",
-        "ia3": "factors for keys, values and features learn: the smallest adapter",
+        "ia3": "factors for keys, values and features learn: a tiny adapter",
         "prompt": "learned tokens ahead of the text",
         "prefix": "learned keys and values ahead of the text, in every layer",
         "bottleneck": "a small network behind each feed-forward part learns; the base stays",
@@ -113,8 +114,8 @@ _METHODS: dict[Method, _Own] = {
 }
 _HELD_OUT = ("eval_fraction", "stop_on_plateau")  # what learns from rewards has no loss to look at
 _STAGES: dict[Stage, _Own] = {
-    "sft": _Own(rest=_HELD_OUT),
-    "pretraining": _Own(rest=_HELD_OUT),
+    "sft": _Own(rest=(*_HELD_OUT, "unpadded")),
+    "pretraining": _Own(rest=(*_HELD_OUT, "unpadded")),
     "dpo": _Own(("beta", "loss"), _HELD_OUT),
     "kto": _Own(("beta", "loss"), _HELD_OUT),
     "reward": _Own(rest=_HELD_OUT),
@@ -162,6 +163,8 @@ def _idle(stage: Stage, settings: Settings) -> set[str]:
         idle.add("optimizer")  # it brings its own AdamW
     if settings.schedule == "constant":
         idle.add("warmup")
+    if settings.method in VIRTUAL or settings.attention != "sdpa" or settings.neftune is not None:
+        idle.add("unpadded")  # rows are filled up there
     if stage == "reward":
         idle.add("sample_every")  # a reward model gives no answers
     return idle

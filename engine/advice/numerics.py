@@ -91,6 +91,12 @@ def attention(facts: Facts, values: Values) -> Advice:
     return Advice("attention", "sdpa", "torch picks the fastest kernel here", WALKTHROUGH, "high", others)
 
 
+def unpadded(facts: Facts, values: Values) -> Advice:
+    """On: the same losses to the last digits (tests/engine/worker/test_unpadded.py) from fewer tokens."""
+    others = [Alternative(False, "rows filled up to the longest, as other trainers do: slower")]
+    return Advice("unpadded", True, "same losses, no padding computed", "measured", "high", others)
+
+
 def optimizer(facts: Facts, values: Values) -> Advice:
     """AdamW (vendor guide); paged with 8-bit moments for QLoRA on a GPU (Phi-2 QLoRA tutorial)."""
     if values["method"] == "galore":

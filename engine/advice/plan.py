@@ -45,6 +45,7 @@ _ORDER: dict[str, Rule] = {
     "neftune": method.neftune,
     "optimizer": numerics.optimizer,
     "attention": numerics.attention,
+    "unpadded": numerics.unpadded,
     "learning_rate": schedule.learning_rate,
     "eval_fraction": schedule.eval_fraction,
     "epochs": schedule.epochs,
