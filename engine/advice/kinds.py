@@ -207,12 +207,16 @@ class Plan(Struct, kw_only=True):
         """Reason and source of the value that holds: the person's own where they set it."""
         if advice.field not in self.edits:
             return advice.reason, advice.source
-        few, expert = self._counting()
-        if advice.field not in (*few, *expert):
+        if not self.counts(advice.field):
             return "you set it; it does not count here", "you"
         if self.edits[advice.field] != advice.value:
             return f"you set it; advised {number(advice.value)}", "you"
         return "you set it, as advised", "you"
+
+    def counts(self, field: str) -> bool:
+        """Whether anything of such a run looks at this setting."""
+        few, expert = self._counting()
+        return field in few or field in expert
 
     def _counting(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         stage, method = self.stage.value, self.settings.method

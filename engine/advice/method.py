@@ -31,7 +31,7 @@ from engine.advice.numbers import (
     VIRTUAL_TOKENS,
     Number,
 )
-from engine.recipe import LOW_RANK, VIRTUAL, WHOLE
+from engine.recipe import VIRTUAL, WHOLE
 
 _SLOWER = "1.4 to 2 times slower"
 
@@ -42,7 +42,8 @@ def method(facts: Facts, values: Values) -> Advice:
     Vendor guide: full for complex tasks, LoRA or QLoRA for simple ones and for a few hundred to a few thousand rows, QLoRA
     where memory is scarce. That LoRA equals full tuning on small and medium data: LoRA Without Regret.
     """
-    needs = {name: need(facts, values, method=name) for name in ("full", "freeze", "lora", "qlora")}
+    needs = {name: need(facts, values, method=name) for name in ("full", "freeze", "lora", "qlora", "ia3", "prompt")}
+    needs["prefix"] = need(facts, values, method="prefix", gradient_checkpointing=False)
     for name, wide in (("galore", RANK_GALORE), ("bottleneck", RANK_BOTTLENECK)):
         needs[name] = need(facts, values, method=name, rank=_width(facts, wide))
     free, ppo = facts.hardware.budget, facts.stage == "ppo"  # which compares with the base under an adapter
@@ -64,10 +65,14 @@ def method(facts: Facts, values: Values) -> Advice:
             "bottleneck", f"a small network in each layer learns; it cannot be merged{cost('bottleneck')}"
         ),
         "freeze": Alternative("freeze", f"only the last {layers} layers learn{cost('freeze')}"),
+        "ia3": Alternative("ia3", f"factors for keys, values and features learn: no rank to choose{cost('ia3')}"),
+        "prompt": Alternative("prompt", f"learned tokens: fewest parameters, weaker (tuning primer){cost('prompt')}"),
+        "prefix": Alternative("prefix", f"learned keys and values ahead of it, in every layer{cost('prefix')}"),
     }
+    refused = (*(WHOLE if ppo else ()), *(VIRTUAL if facts.stage == "reward" or facts.kind == "rl" else ()))
 
     def advice(name: str, reason: str, source: str, confidence: str = "high") -> Advice:
-        rest = [other for key, other in others.items() if key != name and not (ppo and key in WHOLE)]
+        rest = [other for key, other in others.items() if key != name and key not in refused]
         return Advice("method", name, reason, source, confidence, rest)  # type: ignore[arg-type]
 
     if not ppo and facts.complex_task and facts.rows > FULL_ROWS and fits(facts, values, method="full"):
@@ -87,28 +92,20 @@ def bits(facts: Facts, values: Values) -> Advice:
     eight = need(facts, values, method="qlora", bits=8)
     cost = f"; needs at least {gigabytes(eight.total)} of {gigabytes(facts.hardware.budget)} GB" if eight else ""
     others = [Alternative(8, f"nearer to the base's numbers (vendor guide: 4 or 8){cost}")]
-    reason = "NF4 loses little and needs least" if values["method"] == "qlora" else "counts for QLoRA alone"
-    return Advice("bits", 4, reason, PRIMER, "high", others)
+    return Advice("bits", 4, "NF4 loses little and needs least", PRIMER, "high", others)
 
 
 def double_quantization(facts: Facts, values: Values) -> Advice:
     """On: tuning primer. 0.37 bit a packed parameter less, without loss by the QLoRA paper."""
     others = [Alternative(False, "0.4 bit more a packed parameter (Phi-2 QLoRA tutorial)")]
-    reason = "packs the scales, too: 0.4 bit less"
-    if values["method"] != "qlora":
-        reason = "counts for QLoRA alone"
-    elif values["bits"] == 8:
-        reason = "counts for 4 bit alone"
-    return Advice("double_quantization", True, reason, PRIMER, "high", others)
+    return Advice("double_quantization", True, "packs the scales, too: 0.4 bit less", PRIMER, "high", others)
 
 
 def trained_layers(facts: Facts, values: Values) -> Advice:
     """The last 2, of freeze tuning: it trains the top layers (LLaMA-Factory walk-through)."""
     layers = facts.model.layers if facts.model else None
     chosen = min(int(TRAINED_LAYERS.value), layers or 2)
-    reason = "counts for freeze tuning alone"
-    if values["method"] == "freeze":
-        reason = f"the last {chosen} of {layers}" if layers else f"the last {chosen}"
+    reason = f"the last {chosen} of {layers}" if layers else f"the last {chosen}"
     others = [Alternative(2 * chosen, "learns more; memory of twice the layers")]
     return Advice("trained_layers", chosen, reason, TRAINED_LAYERS.source, TRAINED_LAYERS.confidence, others)
 
@@ -185,25 +182,25 @@ def rslora(facts: Facts, values: Values) -> Advice:
     others = [
         Alternative(True, f"weighs {scale:.3g} instead of {usual:.3g}: for ranks from 64 on with a smaller alpha")
     ]
-    return _low_rank("rslora", False, "alpha grows with the rank already", RSLORA, values, others)
+    return Advice("rslora", False, "alpha grows with the rank already", RSLORA, "medium", others)
 
 
 def dora(facts: Facts, values: Values) -> Advice:
     """Off: the gain is small, and each step takes longer (DoRA paper)."""
     others = [Alternative(True, "direction and size learn apart: a bit better at low ranks, slower")]
-    return _low_rank("dora", False, "slower; a bit better at low ranks", DORA, values, others)
+    return Advice("dora", False, "slower; a bit better at low ranks", DORA, "medium", others)
 
 
 def init(facts: Facts, values: Values) -> Advice:
     """Noise and zeros: the base is the same until the first step. PiSSA starts from the matrix's main components."""
     others = [Alternative("pissa", "from the largest components: faster at first; the result takes twice the rank")]
-    return _low_rank("init", "default", "starts as the base itself", PISSA, values, others)
+    return Advice("init", "default", "starts as the base itself", PISSA, "medium", others)
 
 
 def lora_plus(facts: Facts, values: Values) -> Advice:
     """None. 16 as the alternative: its paper, for which B should learn faster than A."""
     others = [Alternative(LORA_PLUS_RATIO, "B at 16 times the rate of A (its paper); wants a lower learning_rate")]
-    return _low_rank("lora_plus", None, "one rate for A and B", LORA_PLUS, values, others)
+    return Advice("lora_plus", None, "one rate for A and B", LORA_PLUS, "medium", others)
 
 
 def neftune(facts: Facts, values: Values) -> Advice:
@@ -215,16 +212,7 @@ def neftune(facts: Facts, values: Values) -> Advice:
 def virtual_tokens(facts: Facts, values: Values) -> Advice:
     """20, of prompt and prefix tuning: peft's examples. The prompt tuning paper: gains end between 20 and 100."""
     others = [Alternative(100, "the prompt tuning paper's; each takes room of the context")]
-    number = VIRTUAL_TOKENS
-    if values["method"] not in VIRTUAL:
-        number = number._replace(reason="counts for prompt and prefix alone")
-    return _adapter("virtual_tokens", number, others)
-
-
-def _low_rank(field: str, value: object, reason: str, source: str, values: Values, others: list[Alternative]) -> Advice:
-    if values["method"] not in LOW_RANK:
-        reason = "counts for LoRA and QLoRA alone"
-    return Advice(field, value, reason, source, "medium", others)
+    return _adapter("virtual_tokens", VIRTUAL_TOKENS, others)
 
 
 def _adapter(field: str, number: Number, others: list[Alternative]) -> Advice:

@@ -30,6 +30,8 @@ def explain(draft: Draft, field: str) -> None:
     held = draft.plan.settings if advice.field != "stage" else draft.recipe
     show.say(f"{advice.field} {number(getattr(held, advice.field))}", "bold")
     show.paragraph(HELP[advice.field], "dim")
+    if advice.field != "stage" and not draft.plan.counts(advice.field):
+        show.say(f"{draft.recipe.stage} by {draft.plan.settings.method} does not look at it")
     if edited:
         show.say("you set it")
     lead = f"advised {number(advice.value)}: " if edited else ""

@@ -61,7 +61,6 @@ def test_the_scales_are_packed_with_the_tutorials_choice_beside_it() -> None:
     advice = of(plan, "double_quantization")
     assert advice.value is True
     assert "Phi-2" in advice.alternatives[0].effect
-    assert "4 bit alone" in of(advise(facts(), edits={"method": "qlora", "bits": 8}), "double_quantization").reason
 
 
 def test_freeze_trains_the_last_layers() -> None:

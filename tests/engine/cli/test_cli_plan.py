@@ -63,6 +63,8 @@ def test_explain_tells_why_and_what_else(ftui: Ftui, rows: Path, tiny_model: Pat
     assert fields.HELP["learning_rate"] in said.out
     assert "source: " in said.out
     assert "--edit learning_rate=VALUE" in said.out
+    assert "does not look at it" not in said.out
+    assert "sft by lora does not look at it" in ftui(*words, "bits").out
     assert ftui(*words, "nonsense").code == Exit.USAGE
 
 
