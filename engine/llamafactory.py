@@ -50,7 +50,8 @@ _VALUES: dict[tuple[str, str], str] = {
     ("flash_attn", "fa2"): "flash_attention_2",
 }
 _ATTENTION = "q_proj k_proj v_proj o_proj qkv_proj query key value query_key_value dense out_proj c_attn W_pack Wqkv"
-_STAGES = ("sft", "pt", "dpo", "kto")
+_STAGES = ("sft", "pt", "dpo", "kto")  # as the columns of the rows tell
+_CHOSEN: dict[str, recipe.Stage] = {"rm": "reward", "ppo": "ppo"}  # what a person chooses
 # Keys whose meaning holds here anyway when they have one of these values; else why they are left out.
 _SAME: dict[str, tuple[tuple[Any, ...], str]] = {
     "train_on_prompt": ((False,), "only answers are trained"),
@@ -71,6 +72,12 @@ _SAME: dict[str, tuple[tuple[Any, ...], str]] = {
     "freeze_extra_modules": ((), "whole layers are trained"),
     "additional_target": ((), "an adapter is for linear layers only"),
     "create_new_adapter": ((False,), "an adapter to start from is trained further"),
+    "galore_rank": ((), "it counts with full tuning and use_galore"),
+    "galore_scale": ((recipe.GALORE_SCALE,), f"a step of GaLore counts {recipe.GALORE_SCALE:g} of itself"),
+    "galore_update_interval": ((200,), "GaLore's directions are renewed every 200 steps"),
+    "galore_target": (("all",), "GaLore projects every matrix of a layer"),
+    "galore_layerwise": ((False,), "gradients are kept until the step"),
+    "reward_model": ((), "the judge is a run of ftui: --reward RUN"),
     "ref_model": ((), "the reference is the model itself, its adapter switched off"),
     "model_revision": (("main",), "a hub model is taken as it is on its main branch"),
     "do_train": ((True,), "a run trains"),
@@ -189,11 +196,15 @@ class _Reading:
             self._edits["method"] = "qlora"
             self._keep("finetuning_type", "method qlora")
             return
-        if kind in ("lora", "freeze", "full"):
-            self._edits["method"] = kind
-            self._keep("finetuning_type", f"method {kind}")
+        method = "galore" if kind == "full" and self._raw.get("use_galore") is True else kind
+        if method in ("lora", "freeze", "galore", "full"):
+            self._edits["method"] = method
+            for key in ("finetuning_type", *(("use_galore",) if method == "galore" else ())):
+                self._keep(key, f"method {method}")
         else:
-            self._leave("finetuning_type", "the methods here are lora, qlora, freeze and full")
+            self._leave("finetuning_type", "LLaMA-Factory's methods that are known here are lora, freeze and full")
+        if method == "galore" and "galore_rank" in self._raw:
+            self._set("galore_rank", "rank", self._raw["galore_rank"])
         if bits is not None:
             only = "only the base under an adapter is packed" if kind != "lora" else "a base is packed into 4 or 8 bit"
             self._leave("quantization_bit", only)
@@ -228,6 +239,9 @@ class _Reading:
         if "stage" in raw:
             if raw["stage"] in _STAGES:
                 self._keep("stage", "told by the columns of the rows")
+            elif raw["stage"] in _CHOSEN:
+                choice.stage = _CHOSEN[raw["stage"]]
+                self._keep("stage", f"stage {choice.stage}")
             else:
                 self._leave("stage", "there is no such stage here")
         if "template" in raw:

@@ -148,6 +148,8 @@ def test_data_sets_on_the_hub(tmp_path: Path) -> None:
         ({"finetuning_type": "lora", "quantization_bit": 4}, {"method": "qlora", "bits": 4}),
         ({"quantization_bit": 8, "double_quantization": False}, {"bits": 8, "double_quantization": False}),
         ({"finetuning_type": "full"}, {"method": "full"}),
+        ({"finetuning_type": "full", "use_galore": True, "galore_rank": 128}, {"method": "galore", "rank": 128}),
+        ({"finetuning_type": "full", "use_galore": False}, {"method": "full"}),
         ({"finetuning_type": "freeze", "freeze_trainable_layers": 3}, {"method": "freeze", "trained_layers": 3}),
         ({"stage": "dpo", "pref_beta": 0.2, "pref_loss": "sigmoid"}, {"beta": 0.2}),
         ({"rope_scaling": "yarn"}, {"rope": "yarn"}),
@@ -170,12 +172,22 @@ def test_a_key_and_the_setting_that_it_is(tmp_path: Path, keys: dict[str, Any], 
     assert keys.keys() <= got.kept.keys()
 
 
+@pytest.mark.parametrize(("word", "stage"), [("rm", "reward"), ("ppo", "ppo"), ("sft", None), ("dpo", None)])
+def test_a_stage_that_the_rows_do_not_tell(tmp_path: Path, word: str, stage: str | None) -> None:
+    got = of(tmp_path, stage=word)
+    assert got.choice.stage == stage and "stage" in got.kept
+
+
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
         ("quantization_bit", 3, "4 or 8 bit"),
-        ("finetuning_type", "oft", "the methods here are"),
-        ("stage", "ppo", "no such stage"),
+        ("finetuning_type", "oft", "methods that are known here"),
+        ("stage", "orpo", "no such stage"),
+        ("galore_scale", 2.0, "counts 0.25"),
+        ("galore_layerwise", True, "until the step"),
+        ("galore_rank", 16, "with full tuning and use_galore"),
+        ("reward_model", "saves/rm", "--reward RUN"),
         ("val_size", 200, "a share of the rows"),
         ("warmup_steps", 20, "a share of the steps"),
         ("rope_scaling", "llama3", "llama3"),
