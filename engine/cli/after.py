@@ -30,7 +30,7 @@ def go_on(
     steps, seen = steps or {}, seen or {}
     if not args.json:
         for run in runs:
-            if run in steps:
+            if run in steps and not _before(run):
                 show.say(f"{directory.title(run)} goes on from step {steps[run]}")
     if args.wait:
         for run in runs:
