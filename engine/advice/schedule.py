@@ -27,6 +27,7 @@ from engine.advice.numbers import (
     MEASURED,
     MEDIUM_DATA,
     MODEL,
+    PEFT,
     PPO_PAPER,
     PPO_PROMPTS,
     PRIMER,
@@ -168,6 +169,8 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
     """As many rows of the effective batch at once as memory holds; first without checkpointing, then with it."""
     wanted = effective_batch(facts, values)
     keep = values.get("gradient_checkpointing")  # decided before only when the person or a preset did
+    if values["method"] == "prefix":
+        keep = False
     chosen = wanted
     for checkpointing in (False, True) if keep is None else (keep,):
         chosen = wanted
@@ -201,6 +204,8 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
 
 def gradient_checkpointing(facts: Facts, values: Values) -> Advice:
     """Only where it is needed to fit: it recomputes the forward pass (45 % slower, measured)."""
+    if values["method"] == "prefix":
+        return Advice("gradient_checkpointing", False, "it would lose the prefix's keys", PEFT, "high")
     if fits(facts, values, gradient_checkpointing=False):
         others = [Alternative(True, "less memory for activations, 45 % slower (measured); the tutorials turn it on")]
         return Advice("gradient_checkpointing", False, "it fits without, and is faster", MEASURED, "high", others)

@@ -9,8 +9,8 @@ from engine.recipe import Settings
 
 # What IA3 scales (its paper, section 3.3), by the names that the families in use give them: keys and values, in one
 # matrix with the queries where a family keeps them so; and what reads the features of the feed-forward block.
-_KEYS_AND_VALUES = ("k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv")
-_FEATURES = ("down_proj", "fc2", "fc_out", "dense_4h_to_h", "mlp.c_proj")
+_KEYS_AND_VALUES = (".k_proj", ".v_proj", ".qkv_proj", ".query_key_value", ".c_attn", ".Wqkv")
+_FEATURES = (".down_proj", ".fc2", ".fc_out", ".dense_4h_to_h", ".mlp.c_proj")
 
 FEED_FORWARD = ("mlp", "feed_forward")  # what the families in use call that part of a layer
 
@@ -51,9 +51,9 @@ def scaled_by_ia3(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
     Both are empty where a family's names are not known, which `support` refuses.
     """
-    given = list(names)
+    dotted = [f".{name}" for name in names]
     keys, features = (
-        [word for word in known if any(_named(name, [word]) for name in given)]
+        [word[1:] for word in known if any(name.endswith(word) for name in dotted)]
         for known in (_KEYS_AND_VALUES, _FEATURES)
     )
     return (keys, features) if keys and features else ([], [])
@@ -62,10 +62,10 @@ def scaled_by_ia3(names: Iterable[str]) -> tuple[list[str], list[str]]:
 def ia3_parts(facts: ModelFacts) -> tuple[list[Linear], list[Linear]]:
     """The matrices that IA3 sits on: those whose outputs it scales, and those whose inputs."""
     keys, features = (
-        [linear for linear in facts.linears if _named(linear.name, words)]
-        for words in scaled_by_ia3(linear.name for linear in facts.linears)
+        [linear for linear in facts.linears if f".{linear.name}".endswith(known)]
+        for known in (_KEYS_AND_VALUES, _FEATURES)
     )
-    return keys, features
+    return (keys, features) if keys and features else ([], [])
 
 
 def feed_forward(names: Iterable[str]) -> list[str]:
@@ -75,7 +75,3 @@ def feed_forward(names: Iterable[str]) -> list[str]:
     """
     found = {part for name in names for part in name.split(".")}
     return [word for word in FEED_FORWARD if word in found] or [FEED_FORWARD[0]] * ("gate_proj" in found)
-
-
-def _named(name: str, words: list[str]) -> bool:
-    return any(name == word or name.endswith("." + word) for word in words)
