@@ -17,7 +17,9 @@ import yaml
 
 from engine import paths
 from engine.recipe import Check, Checks, Data, Model, Recipe, to_yaml
+from engine.runs import measured
 from engine.runs.directory import RunDir
+from engine.runs.measured import Asked
 from tests.engine.settings import settings
 from tests.pty.texts import Texts
 
@@ -232,12 +234,41 @@ def run(texts: Texts, last: str, count: int = 0, log: int = 0, minute: int = 0) 
             json.dumps({"base_model_name_or_path": texts(), texts(): texts()})
         )
         (made.adapter / "adapter_model.safetensors").write_bytes(b"")
+        evaluated(made, texts)
     if last not in ("ready", "failed", "stopped"):
         elsewhere = {"host": texts.utf8(), "boot_id": texts.utf8(), "pid": 1, "start": 1}
         record = {"attempt": 1, "supervisor": elsewhere, "worker": elsewhere, "time": 1.8e9, "journal": 0}
         made.supervisor_path.write_text(json.dumps({**record, "job": {"kind": "train", "run": texts(), "options": {}}}))
         made.exit_path.write_text(json.dumps({"attempt": 1 + minute % 2, "code": 3, "signal": None, texts(): texts()}))
     return made
+
+
+def evaluated(made: RunDir, texts: Texts) -> None:
+    """What was measured of the run, every text of it hostile."""
+    asked = Asked(rows=0)
+    scores = {"loss": 1.0, "perplexity": 2.7, "rougeL": 0.5, "general_loss": 1.0, "general_right": 1}
+    known = {"base_right": True, "tuned_right": False, "base_loss": 1.0, "tuned_loss": 2.0}
+    row = {"base_loss": 1.0, "tuned_loss": 2.0, "base_rouge": 0.5, "tuned_rouge": 0.4, "tokens": 3}
+    found = {
+        "key": measured.ready(made, asked),
+        "run": texts.utf8(),
+        "model": texts.utf8(),
+        "asked": {"rows": 0},  # of which the key needs no rows
+        "rows": [
+            {"row": at, **row, **{name: texts.utf8() for name in ("prompt", "reference", "base", "tuned")}}
+            for at in range(6)
+        ],
+        "general": [{**known, **{name: texts.utf8() for name in ("ask", "answer", "base", "tuned")}} for _ in range(2)],
+        "base": scores,
+        "tuned": scores,
+        "intervals": {"rougeL": [-0.1, 0.1], texts.utf8(): [0, 1]},
+        "bleu": texts.utf8(),
+        "versions": {texts.utf8(): texts.utf8()},
+        **{"available": 6, "left_out": 0, "seen": None},
+    }
+    file = measured.path(made, str(found["key"]))
+    file.parent.mkdir(mode=0o700)
+    file.write_text(json.dumps(found))
 
 
 def runs(texts: Texts, count: int) -> list[RunDir]:

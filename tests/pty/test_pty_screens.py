@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from tests.pty.conftest import World
-from tests.pty.driving import DOWN, END, ENTER, ESCAPE, HOME, PAGE_DOWN, PAGE_UP, PAGES, TAB, UP, Face
+from tests.pty.driving import DOWN, END, ENTER, ESCAPE, HOME, LEFT, PAGE_DOWN, PAGE_UP, PAGES, RIGHT, TAB, UP, Face
 
 
 def test_what_the_screens_of_runs_write(world: World, tmp_path: Path) -> None:
-    """Home, help, palette, Train, Chat, Export and Doctor, in one process."""
+    """Home, help, palette, Train, Chat, Compare, Export and Doctor, in one process."""
     ready = next(run for run in world.runs if run.result)
     os.utime(ready.plan_path)
     with world.worker(), Face(world, tmp_path) as face:
@@ -52,6 +52,14 @@ def of_runs(face: Face) -> None:
         face.keys(*[PAGE_UP] * PAGES, *[PAGE_DOWN] * PAGES, TAB, TAB)
         face.keys("\x13", face.pasted(), ENTER, "error", ENTER, ESCAPE, face.pasted(), ENTER, UP, ESCAPE)
     face.keys(ESCAPE)
+    face.home()
+    face.go("m", "a Answers")
+    with face.screen("compare", click=True):
+        face.keys(PAGE_DOWN, "n", TAB, face.pasted(), TAB, face.pasted(), ESCAPE)
+        face.go("a", "in order of the rows")
+        face.keys(*[RIGHT] * 3, "w", PAGE_DOWN, "o", LEFT, ESCAPE)
+        face.go("b", "Left better")
+        face.keys(LEFT, "t", "\x7f", RIGHT, "w", "u", "u", ESCAPE)
     face.home(6)
     face.go(ENTER, "$ ftui attach")
     face.go("5", "$ ftui export")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
+from msgspec import Struct
 from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,7 +21,7 @@ from textual.worker import get_current_worker
 
 from engine.choice import absolute
 from engine.errors import FtuiError
-from engine.runs import control, directory, measured, measuring, scoreboard, status
+from engine.runs import control, directory, measured, measuring, scoreboard, silence, status
 from engine.runs.events import Progress
 from engine.runs.measured import Asked
 from engine.runs.scoreboard import Compared
@@ -34,6 +35,21 @@ if TYPE_CHECKING:
 
 Part = Literal["form", "progress", "found", "nothing"]
 LONGEST_NAME = 16  # cells of a run's name over its column
+
+
+class Found(Struct):
+    """What there is of a run when its screen opens.
+
+    nothing  why there is nothing to measure
+    bare     it has no rows of its own
+    going    what a worker is asked at the moment
+    """
+
+    handle: str
+    nothing: str = ""
+    bare: bool = False
+    going: Asked | None = None
+    results: list[Compared] = []
 
 
 class CompareScreen(Frame):
@@ -97,34 +113,39 @@ class CompareScreen(Frame):
 
     # what there is ------------------------------------------------------------------------------------------------
 
-    def _look(self) -> tuple[str, str, Asked | None, list[Compared]]:
-        """In a thread: (its name, why there is nothing to measure or no rows, what is measured now, what was measured)."""
+    def _look(self) -> Found:
+        """In a thread: what there is of this run, or why there is nothing."""
         now, handle = status.read(self.run), directory.handle(self.run)
         if self.run.result is None:
-            return handle, f"{safe(handle)} has nothing to compare yet: it is {now.state}", None, []
+            return Found(handle, nothing=f"{handle} has nothing to compare yet: it is {now.state}")
         recipe = self.run.recipe()
         if recipe.stage == "reward":
-            return handle, "", None, [scoreboard.ranked(self.run)]
+            return Found(handle, results=[scoreboard.ranked(self.run)])
+        if why := silence.reason(recipe):
+            return Found(handle, nothing=why)
+        bare = bool(measured.without_rows(recipe))
         job = measuring.under_way(self.run)
         if job is not None:
             given = {name: value for name, value in job.options.items() if name != "key"}
-            return handle, "", msgspec.convert(given, Asked), []
+            return Found(handle, bare=bare, going=msgspec.convert(given, Asked))
         kept = measured.newest(self.run)
-        return handle, measured.without_rows(recipe), None, [scoreboard.of(self.run, kept)] if kept else []
+        return Found(handle, bare=bare, results=[scoreboard.of(self.run, kept)] if kept else [])
 
-    def _begin(self, found: tuple[str, str, Asked | None, list[Compared]]) -> None:
-        self._handle, why, going, self.results = found
+    def _begin(self, found: Found) -> None:
+        self._handle, self.results = found.handle, found.results
         self.heading = Content.assemble((shorten(safe(directory.title(self.run)), 40), "bold"), "   compare")
-        if self.run.result is None:
-            self.query_one("#nothing", Static).update(Content.styled(f"{why}\nEscape goes back.", FAINT))
+        if found.nothing:
+            self.query_one("#nothing", Static).update(
+                Content.styled(f"{safe(found.nothing)}\nEscape goes back.", FAINT)
+            )
             self.command = f"ftui attach {self._handle}"
             return
-        if why:
+        if found.bare:
             self.query_one("#hint-data", Static).update("file of rows; empty: questions alone")
-        if going is not None:
-            self._start(going, None, again=False)
-        elif self.results:
-            self._arrived(self.results)
+        if found.going is not None:
+            self._start(found.going, None, again=False)
+        elif found.results:
+            self._arrived(found.results)
         else:
             self.part = "form"
 
