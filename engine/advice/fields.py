@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.recipe import SETTING_FIELDS, VIRTUAL, Method, Settings, Stage
+from engine.recipe import RL, SETTING_FIELDS, VIRTUAL, Method, Settings, Stage
 
 # One line for each setting, for the stage and for the reward, at most 72 cells.
 HELP: dict[str, str] = {
@@ -165,6 +165,10 @@ def _idle(stage: Stage, settings: Settings) -> set[str]:
         idle.add("warmup")
     if settings.method in VIRTUAL or settings.attention != "sdpa" or settings.neftune is not None:
         idle.add("unpadded")  # rows are filled up there
+    if settings.method == "qlora":
+        idle.add("init")  # packed matrices cannot be taken apart
+    if stage in RL or settings.method in VIRTUAL:
+        idle.add("neftune")  # its noise would spoil what is drawn, and does not go with learned tokens
     if stage == "reward":
         idle.add("sample_every")  # a reward model gives no answers
     return idle

@@ -194,7 +194,8 @@ def dora(facts: Facts, values: Values) -> Advice:
 def init(facts: Facts, values: Values) -> Advice:
     """Noise and zeros: the base is the same until the first step. PiSSA starts from the matrix's main components."""
     others = [Alternative("pissa", "from the largest components: faster at first; the result takes twice the rank")]
-    return Advice("init", "default", "starts as the base itself", PISSA, "medium", others)
+    plain = values["method"] != "qlora"  # packed matrices cannot be taken apart
+    return Advice("init", "default", "starts as the base itself", PISSA, "medium", others if plain else [])
 
 
 def lora_plus(facts: Facts, values: Values) -> Advice:
@@ -206,7 +207,8 @@ def lora_plus(facts: Facts, values: Values) -> Advice:
 def neftune(facts: Facts, values: Values) -> Advice:
     """None. 5 as the alternative: its paper, for which noise on the embeddings makes answers longer and freer."""
     others = [Alternative(NEFTUNE_ALPHA, "noise on the embeddings (its paper: 5 to 15): longer, freer answers")]
-    return Advice("neftune", None, "no noise; answers stay near the rows", NEFTUNE, "medium", others)
+    fits_in = facts.kind != "rl" and values["method"] not in VIRTUAL
+    return Advice("neftune", None, "no noise; answers stay near the rows", NEFTUNE, "medium", others if fits_in else [])
 
 
 def virtual_tokens(facts: Facts, values: Values) -> Advice:
