@@ -31,6 +31,11 @@ class Offer(Struct, frozen=True):
     moves: str = ""
     refused: str = ""
 
+    @property
+    def words(self) -> str:
+        """What follows from it, or why it is refused."""
+        return f"will not start: {self.refused}" if self.refused else self.moves
+
 
 def taken(draft: Draft, field: str, value: Any) -> Draft:
     """The draft with this value of a setting, of the stage, or of the reward. Raises FtuiError for one that it cannot have."""

@@ -51,6 +51,8 @@ def _rows(facts: Facts) -> Iterator[str]:
 def _masked(facts: Facts, settings: Settings) -> Iterator[str]:
     """Rows without any label teach nothing, and trainers drop them without a word."""
     masked = facts.untrained_at(settings.max_length)
+    if facts.kind == "rl":  # the answers are made while it trains
+        return
     if not masked or masked >= facts.counted:  # all of them: a refusal
         return
     cut = masked - (facts.counted - len(facts.starts)) if len(facts.starts) else 0
@@ -138,6 +140,9 @@ def _evaluation(facts: Facts, settings: Settings) -> Iterator[str]:
 
 def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.max <= settings.max_length:
+        return
+    if facts.kind == "rl":
+        yield f"prompts of more than {settings.max_length} tokens are left out; the longest row has {facts.max}"
         return
     count = facts.cut_at(settings.max_length)
     rows = f"{facts.counted:,} rows" if facts.counted == facts.rows else f"{facts.counted:,} counted rows"

@@ -70,7 +70,7 @@ def alternatives(draft: Draft, advice: Advice) -> list[dict[str, Any]]:
     from engine import offers
 
     return [
-        {"value": other.value, "effect": other.does, "moves": other.moves or other.refused}
+        {"value": other.value, "effect": other.does, "moves": other.words}
         for other in offers.alternatives(draft, advice.field)
     ]
 

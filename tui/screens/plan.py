@@ -99,7 +99,7 @@ def lines(draft: Draft, everything: bool) -> list[AdviceLine | Heading]:
     ]
     if draft.recipe.stage in RL:
         worth = safe(choice.reward or "none yet")
-        found.append(AdviceLine("reward", worth, "what an answer is worth", "you", bool(choice.reward)))
+        found.append(AdviceLine("reward", worth, rewards.WORDS, "you", bool(choice.reward)))
     few, expert = plan.shown(everything)
     found += [_line(plan, advice) for advice in few]
     if expert:
@@ -327,7 +327,11 @@ class PlanScreen(Step):
         if (draft := self.wizard.draft) is None:
             return
         changes = compare.compare(before, draft.plan)
-        moved = [change for change in changes if change.kind == "setting" and change.name != field]
+        moved = [
+            change
+            for change in changes
+            if change.kind == "setting" and change.name != field and draft.plan.counts(change.name)
+        ]
         parts = [
             "{} {} to {}".format(words(change.name), *(word or "none" for word in change.words()))
             for change in moved[:_TOLD]

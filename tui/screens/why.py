@@ -69,7 +69,7 @@ class WhyScreen(Frame):
         advice = self._advice
         text: list[str | tuple[str, str]] = [
             (f"{words(advice.field)}  {safe(number(advice.value))}", "bold"),
-            (f"  {HELP[advice.field]}", FAINT),
+            (f"\n{HELP[advice.field]}", FAINT),
             f"\n\n{safe(advice.reason)}\n",
             (f"Source: {safe(advice.source)}. Confidence: {advice.confidence}.", FAINT),
         ]
@@ -95,7 +95,7 @@ class WhyScreen(Frame):
                     str(index),
                     safe(number(other.value)),
                     safe(other.does),
-                    safe(other.moves or other.refused or "nothing else moves"),
+                    safe(other.words or "nothing else moves"),
                 )
                 for index, other in enumerate(offers.alternatives(draft, self._advice.field))
             ]

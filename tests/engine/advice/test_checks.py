@@ -224,3 +224,11 @@ def test_an_idle_card_is_told() -> None:
     idle = Hardware(gpus=[gpu], memory_free=20 * GB, torch_cuda=False)
     assert "NVIDIA H100 is idle" in warned(facts(hardware=idle), "idle")
     assert not warned(facts(hardware=card(80)), "idle")
+
+
+def test_prompts_that_are_too_long_are_left_out_and_nothing_is_said_of_answers() -> None:
+    given = facts(3, stage="grpo", lengths=[100, 200, 300], starts=[90, 190], max=300)
+    assert warned(given, "left out", max_length=250) == (
+        "prompts of more than 250 tokens are left out; the longest row has 300"
+    )
+    assert not warned(given, "answer", max_length=150) and not warned(given, "left out", max_length=300)

@@ -64,4 +64,5 @@ def test_what_does_not_count_is_in_neither() -> None:
     assert "loss" not in counts("rloo", "lora")
     assert {"eval_fraction", "stop_on_plateau"}.isdisjoint(counts("grpo", "lora"))
     assert "sample_every" not in counts("reward", "lora")
+    assert "neftune" in counts("dpo", "lora") and "neftune" not in counts("ppo", "lora") | counts("sft", "prompt")
     assert "warmup" not in counts("sft", "lora", schedule="constant")
