@@ -133,6 +133,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     neftune              noise on the embeddings while training: this over sqrt(tokens x features) at most; None: none
     virtual_tokens       of prompt and prefix tuning
     unpadded             rows of a micro-batch lie end to end, and what they begin with is computed once
+    fused_lora           LoRA's products are one step, where the weights are fp32
     """
 
     method: Method
@@ -174,6 +175,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     neftune: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
     virtual_tokens: Positive = 20
     unpadded: bool = True
+    fused_lora: bool = True
 
     @property
     def adapts(self) -> bool:

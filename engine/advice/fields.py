@@ -52,6 +52,7 @@ HELP: dict[str, str] = {
     "lora_plus": "times the learning rate at which the adapter's B learns; none: 1",
     "neftune": "strength of the noise on the embeddings; none: no noise",
     "virtual_tokens": "learned tokens ahead of every text; they take room of the context",
+    "fused_lora": "LoRA's products in one step, where weights are fp32; off: peft's own",
     "unpadded": "rows end to end without padding, what they begin with computed once",
 }
 # What a value does, where the values are few and the choice among them is the first that a person makes.
@@ -105,7 +106,7 @@ _METHODS: dict[Method, _Own] = {
     "full": _Own(),
     "galore": _Own(("rank",)),
     "freeze": _Own(("trained_layers",)),
-    "lora": _Own(("rank",), _LOW_RANK),
+    "lora": _Own(("rank",), (*_LOW_RANK, "fused_lora")),
     "qlora": _Own(("rank", "bits"), ("double_quantization", *_LOW_RANK)),
     "ia3": _Own(),
     "bottleneck": _Own(("rank",)),
@@ -169,6 +170,8 @@ def _idle(stage: Stage, settings: Settings) -> set[str]:
         idle.add("init")  # packed matrices cannot be taken apart
     if stage in RL or settings.method in VIRTUAL:
         idle.add("neftune")  # its noise would spoil what is drawn, and does not go with learned tokens
+    if settings.precision != "fp32" or settings.dora:
+        idle.add("fused_lora")
     if stage == "reward":
         idle.add("sample_every")  # a reward model gives no answers
     return idle

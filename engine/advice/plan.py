@@ -46,6 +46,7 @@ _ORDER: dict[str, Rule] = {
     "optimizer": numerics.optimizer,
     "attention": numerics.attention,
     "unpadded": numerics.unpadded,
+    "fused_lora": numerics.fused_lora,
     "learning_rate": schedule.learning_rate,
     "eval_fraction": schedule.eval_fraction,
     "epochs": schedule.epochs,

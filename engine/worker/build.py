@@ -27,7 +27,7 @@ from engine.models import adapter as trained_adapter
 from engine.models import facts as model_facts
 from engine.models import shape, support
 from engine.recipe import ALL, Model, Recipe, Settings
-from engine.worker import adapters
+from engine.worker import adapters, fused_lora
 from engine.worker.galore import GaLore
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -223,7 +223,10 @@ def trained(model: Any, settings: Settings, start: Path | None = None) -> Any:
         model.enable_input_require_grads()
     if not settings.adapts:
         return model
-    return adapters.begun(model, start) if start else adapters.new(model, settings)
+    tuned = adapters.begun(model, start) if start else adapters.new(model, settings)
+    if settings.fused_lora:
+        fused_lora.fuse(tuned)
+    return tuned
 
 
 def for_chat(recipe: Recipe, folder: Path, result: Path) -> Any:
