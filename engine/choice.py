@@ -158,6 +158,8 @@ def given(choice: Choice, preset: Preset | None) -> Given:
         found.fixed, reason = adapter.read(Path(choice.adapter).expanduser()), "as the adapter to start from has it"
     found.settings.update(found.fixed)
     found.reasons.update(dict.fromkeys(found.fixed, reason))
+    if found.fixed.get("method") in recipes.LOW_RANK:  # the base may be packed for one stage and not for the other
+        del found.fixed["method"]
     return found
 
 

@@ -206,7 +206,11 @@ def planned(choice: Choice, facts: Facts, given: Given) -> Plan:
     edits = choices.edits(choice, given)
     plan = advise(facts, given.settings, edits, preset_name=given.preset, preset_reasons=given.reasons)
     plan.advice = [
-        msgspec.structs.replace(a, source="the adapter", alternatives=[]) if a.field in given.fixed else a
+        msgspec.structs.replace(a, source="the adapter", alternatives=[])
+        if a.field in given.fixed
+        else msgspec.structs.replace(a, source="the adapter")
+        if choice.before and a.field == "method" and a.reason == given.reasons.get("method")
+        else a
         for a in plan.advice
     ]
     return plan

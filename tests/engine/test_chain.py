@@ -201,6 +201,18 @@ def test_one_file_repeats_the_chain(planned: Callable[..., drafts.Draft]) -> Non
     assert (other.then.settings, other.then.then.settings.beta) == (whole.then.settings, 0.4)  # type: ignore[union-attr]
 
 
+def test_a_later_stage_may_pack_its_base(planned: Callable[..., drafts.Draft]) -> None:
+    """Where memory does not hold LoRA with two answers a row, the plan says QLoRA: its recipe must be repeatable."""
+    first = planned("dpo")
+    assert first.then is not None
+    method = next(advice for advice in first.then.plan.advice if advice.field == "method")
+    assert (method.reason, method.source) == ("as the adapter of sft has it", "the adapter")
+    again = drafts.from_recipe(drafts.whole(first), {"dpo.method": "qlora"})
+    assert drafts.whole(again).then.settings.method == "qlora"  # type: ignore[union-attr]
+    with pytest.raises(FtuiError, match="an adapter cannot be trained on with method ia3"):
+        drafts.from_recipe(drafts.whole(first), {"dpo.method": "ia3"})
+
+
 def test_a_change_of_the_first_reaches_those_after_it(planned: Callable[..., drafts.Draft]) -> None:
     draft = drafts.replan(planned("dpo"), {"rank": 2})
     assert draft.then is not None and draft.then.recipe.settings.rank == 2
