@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.runs.events import Progress
-from engine.worker.trainer import Journalled
+from engine.worker.trainer import TELL_EVERY, Journalled
 
 if TYPE_CHECKING:
     _Journalled = Journalled
 else:
     _Journalled = object  # both stand before the trainer of a stage
+
+
+ROUNDING = 1e-5  # what two sums of a few hundred log-probabilities in fp32 may differ by, times beta
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -64,7 +68,7 @@ class Referred(_Journalled):
         model: Any = self.model
         train, held_out = rest["train_dataset"], rest["eval_dataset"]
         everything = len(train) + len(held_out or ())
-        self._refer_done = 0
+        self._refer_done, self._told = 0, 0.0
         self.train_dataset = self._with_reference(train, everything)
         if held_out is not None:
             self.eval_dataset = self._with_reference(held_out, everything)
@@ -92,7 +96,8 @@ class Referred(_Journalled):
             for name, values in self.reference(self._prepare_inputs(self.data_collator(rows))).items():
                 found.setdefault(name, []).extend(values.tolist())
             self._refer_done += len(rows)
-            if self._refer_done % (50 * size) < size:
+            if time.monotonic() - self._told > TELL_EVERY or self._refer_done == len(rows):
+                self._told = time.monotonic()
                 self._journal.write(Progress(what="rows by the reference", done=self._refer_done, total=everything))
         model.train(training)
         for name, column in found.items():
@@ -110,12 +115,12 @@ def _slices(dataset: Any, size: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def pairs_right(margins: Sequence[float]) -> float:
-    """Of pairs, the share whose better answer is ahead; one that is level counts half, as a guess would.
+    """Of pairs, the share whose better answer is ahead; one that is level but for rounding counts half, as a guess would.
 
     >>> pairs_right([1.5, -0.2, 0.0])
     0.5
     """
-    return sum(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins) / max(1, len(margins))
+    return sum(0.5 if abs(margin) <= ROUNDING else float(margin > 0) for margin in margins) / max(1, len(margins))
 
 
 def ranked_right(better: Sequence[float], worse: Sequence[float]) -> float:
