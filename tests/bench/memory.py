@@ -27,7 +27,7 @@ from engine.data import tokenizer
 from engine.data.convert import Message
 from engine.models import facts as model_facts
 from engine.models import memory, sources
-from engine.recipe import Data, Model, Recipe
+from engine.recipe import LOSSES, Data, Model, Recipe, Stage
 from engine.runs import chat, control, directory, processes, status
 from engine.runs.directory import RunDir
 from engine.runs.events import ENDED
@@ -53,6 +53,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("qlora, 8 bit", "starter", {"method": "qlora", "bits": 8, "micro_batch": 4, "max_length": 128, "dropout": 0.05}),
     ("full", "starter", {"method": "full", "micro_batch": 1, "max_length": 128}),
     ("freeze", "starter", {"method": "freeze", "trained_layers": 4, "micro_batch": 4, "max_length": 256}),
+    ("galore", "starter", {"method": "galore", "rank": 128, "micro_batch": 1, "max_length": 128}),
+    ("bottleneck", "starter", {"method": "bottleneck", "rank": 32, "micro_batch": 4, "max_length": 128}),
     ("lora", "wide", {"micro_batch": 8, "max_length": 128, "dropout": 0.05}),
     ("qlora, 4 bit", "wide", {"method": "qlora", "micro_batch": 1, "max_length": 512, "double_quantization": False}),
     ("full, accumulated", "wide", {"method": "full", "micro_batch": 1, "max_length": 128, "accumulation": 2}),
@@ -60,6 +62,14 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("chat, full", "starter", {"method": "full", "micro_batch": 1, "max_length": 128}),
     ("lora", "words", {"micro_batch": 4, "max_length": 128}),
     ("full", "words", {"method": "full", "micro_batch": 4, "max_length": 128}),
+    ("dpo, lora", "starter", {"micro_batch": 2, "max_length": 128, "dropout": 0.05}),
+    ("dpo, lora, longer", "starter", {"micro_batch": 2, "max_length": 256, "accumulation": 2}),
+    ("dpo, full", "starter", {"method": "full", "micro_batch": 1, "max_length": 128}),
+    ("dpo, lora", "words", {"micro_batch": 2, "max_length": 256, "gradient_checkpointing": True}),
+    ("kto, lora", "starter", {"micro_batch": 4, "max_length": 128, "dropout": 0.05}),
+    ("kto, lora", "words", {"micro_batch": 2, "max_length": 256}),
+    ("reward, lora", "starter", {"micro_batch": 2, "max_length": 128, "dropout": 0.05}),
+    ("reward, lora", "words", {"micro_batch": 2, "max_length": 256}),
     (
         "full, checkpointing",
         "deep",
@@ -117,15 +127,20 @@ def make(folder: Path, shape: dict[str, Any], tokenizer: Path) -> Path:
     return folder
 
 
-def rows(path: Path, count: int, length: int) -> None:
-    """`count` rows, three in four longer than `length` tokens and so cut to it, the fourth about half as long."""
+def rows(path: Path, count: int, length: int, stage: Stage) -> None:
+    """`count` rows, three in four longer than `length` tokens and so cut to it, the fourth about half as long; of pairs both sides."""
     words = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "says", "hello", "to", "all")
     choose = random.Random(0).choice
     with path.open("w") as file:
         for number in range(count):
             many = 3 * length if number % 4 != 3 else max(8, length // 2 - 30)
-            answer = " ".join(choose(words) for _ in range(many))
-            file.write(json.dumps({"prompt": "Tell me a story.", "completion": answer}) + "\n")
+            answer, other = (" ".join(choose(words) for _ in range(many)) for _ in range(2))
+            row: dict[str, Any] = {"prompt": "Tell me a story."}
+            if stage in ("dpo", "reward"):
+                row |= {"chosen": answer, "rejected": other}
+            else:
+                row |= {"completion": answer} | ({"label": number % 2 == 0} if stage == "kto" else {})
+            file.write(json.dumps(row) + "\n")
 
 
 def resident(run: RunDir) -> int:
@@ -180,10 +195,17 @@ def compare(words: list[str]) -> bool:
                 continue
             if model not in models:
                 models[model] = make(Path(place) / model, SHAPES[model], starter)
-            chosen = settings(**{"save_every": 1000, "sample_every": 1000, "epochs": 1.0, **changes})
-            rows(data, STEPS * chosen.micro_batch * chosen.accumulation, chosen.max_length)
+            word = name.partition(",")[0]
+            stage: Stage = word if word in ("dpo", "kto", "reward") else "sft"  # type: ignore[assignment]
+            rated = {"beta": 0.1, "loss": LOSSES[stage][0]} if stage in ("dpo", "kto") else {}
+            chosen = settings(**{"save_every": 1000, "sample_every": 1000, "epochs": 1.0, **rated, **changes})
+            rows(data, STEPS * chosen.micro_batch * chosen.accumulation, chosen.max_length, stage)
             made = Recipe(
-                name="bench", model=Model(source=str(models[model])), data=Data(source=str(data)), settings=chosen
+                name="bench",
+                stage=stage,
+                model=Model(source=str(models[model])),
+                data=Data(source=str(data)),
+                settings=chosen,
             )
             found, run = trained(made)
             phases: tuple[memory.Phase, ...] = ("train", "load")
@@ -197,7 +219,10 @@ def compare(words: list[str]) -> bool:
                 found = talked(run, question, 16)
             shutil.rmtree(run.path)
             facts = model_facts.read(models[model])
-            said = [memory.forecast(facts, chosen, longest=longest, device="cpu", phase=phase) for phase in phases]
+            said = [
+                memory.forecast(facts, chosen, longest=longest, device="cpu", phase=phase, stage=stage)
+                for phase in phases
+            ]
             expected = max(said, key=lambda one: one.total)
             off = expected.total / found - 1
             good &= abs(off) <= LIMIT
