@@ -31,6 +31,11 @@ _SETTINGS = {
     "lora_rank": "rank",
     "lora_alpha": "alpha",
     "lora_dropout": "dropout",
+    "use_rslora": "rslora",
+    "use_dora": "dora",
+    "pissa_init": "init",
+    "loraplus_lr_ratio": "lora_plus",
+    "neftune_noise_alpha": "neftune",
     "val_size": "eval_fraction",
     "freeze_trainable_layers": "trained_layers",
     "double_quantization": "double_quantization",
@@ -45,6 +50,8 @@ _SETTINGS = {
 # Values that have another name here.
 _VALUES: dict[tuple[str, str], str] = {
     ("lr_scheduler_type", "constant_with_warmup"): "constant",
+    ("pissa_init", "True"): "pissa",
+    ("pissa_init", "False"): "default",
     ("flash_attn", "disabled"): "eager",
     ("flash_attn", "sdpa"): "sdpa",
     ("flash_attn", "fa2"): "flash_attention_2",
@@ -92,9 +99,9 @@ _SAME: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 # Switches and numbers that nothing here answers to: nothing is lost where they are off.
 _SWITCHES = """
-    use_unsloth use_unsloth_gc enable_liger_kernel use_galore use_apollo use_badam use_muon use_adam_mini use_dora
-    use_rslora pissa_init use_llama_pro shift_attn upcast_layernorm train_from_scratch resize_vocab use_dft_loss
-    group_by_length load_best_model_at_end neftune_noise_alpha loraplus_lr_ratio mixture_of_depths
+    use_unsloth use_unsloth_gc enable_liger_kernel use_galore use_apollo use_badam use_muon use_adam_mini use_llama_pro
+    shift_attn upcast_layernorm train_from_scratch resize_vocab use_dft_loss
+    group_by_length load_best_model_at_end mixture_of_depths
     label_smoothing_factor
 """
 _WORKINGS = """

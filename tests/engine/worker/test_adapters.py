@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from engine.models import facts
 from engine.models.trainable import trainable
 from engine.recipe import VIRTUAL, Model, Recipe, Settings
 from engine.runs.directory import RunDir
-from engine.runs.events import State
+from engine.runs.events import Evaluated, State
 from engine.worker import adapters, build, generate
 from tests.engine.settings import settings
-from tests.engine.worker.conftest import bits, events, steps
+from tests.engine.worker.conftest import QUESTIONS, bits, events, steps
 
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -152,3 +154,25 @@ def test_it_learns_and_a_resumed_run_goes_on_to_the_same_bits(
     assert losses[-1] < left * losses[0]
     assert [e.state for e in events(run) if isinstance(e, State)][-1] == "stopped"
     assert bits(train(made, run)) == bits(undisturbed)
+
+
+@pytest.mark.parametrize("kind", ["pissa", "prompt", "prefix"])
+def test_preferences_begin_level_with_their_reference(
+    recipe: Callable[..., Recipe], train: Callable[..., RunDir], tmp_path: Path, kind: str
+) -> None:
+    """Before the first step the model is its own reference, whatever its adapter begins with."""
+    rows = [
+        {"prompt": f"{question} {at}", "chosen": "I am Congyu.", "rejected": "The quick brown fox jumps."}
+        for question in QUESTIONS
+        for at in range(2)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    changes = {"epochs": 5.0, "dropout": 0.0, "eval_fraction": 0.25, "beta": 0.1, "loss": "sigmoid", "save_every": 99}
+    made = recipe(kind, **{**KINDS[kind], "learning_rate": 5e-3 if kind == "pissa" else 0.1, **changes})
+    made.stage, made.data.source, made.probe = "dpo", str(path), ""
+    run = train(made)
+    losses = [step.loss for step in steps(run)]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses[-1] < 0.8 * losses[0]
+    first, last = (e for e in events(run) if isinstance(e, Evaluated))
+    assert first.accuracy == 0.5 and last.accuracy == 1.0
