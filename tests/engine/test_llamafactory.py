@@ -200,7 +200,7 @@ def test_a_stage_that_the_rows_do_not_tell(tmp_path: Path, word: str, stage: str
         ("freeze_trainable_layers", -2, "the last layers"),
         ("packing", True, "rows are not packed"),
         ("train_on_prompt", True, "only answers are trained"),
-        ("use_dora", True, "no such setting"),
+        ("use_badam", True, "no such setting"),
         ("deepspeed", "ds_z3.json", "on one GPU"),
         ("pref_loss", "simpo", "sigmoid"),
         ("adapter_name_or_path", "a,b", "one adapter"),
@@ -215,9 +215,9 @@ def test_what_cannot_be_taken_says_why(tmp_path: Path, key: str, value: Any, rea
 
 
 def test_switches_that_are_off_say_what_holds_anyway(tmp_path: Path) -> None:
-    got = of(tmp_path, packing=False, use_dora=False, train_on_prompt=False, bf16=False, neftune_noise_alpha=None)
+    got = of(tmp_path, packing=False, use_badam=False, train_on_prompt=False, bf16=False, neftune_noise_alpha=None)
     assert got.left == []
-    assert got.kept["packing"] == got.kept["use_dora"] == "as it is here"
+    assert got.kept["packing"] == got.kept["use_badam"] == "as it is here"
     assert "precision" not in got.choice.edits
 
 
