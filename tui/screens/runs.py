@@ -225,7 +225,9 @@ class RunsScreen(Frame):
         from engine.runs import control
 
         if line := self.line:
-            self._control(line.key, control.resume_chain, f"{line.name} goes on from its newest checkpoint; enter watches it")
+            self._control(
+                line.key, control.resume_chain, f"{line.name} goes on from its newest checkpoint; enter watches it"
+            )
 
     def _control(self, key: str, act: Callable[[RunDir], object], done: str) -> None:
         run = self.listing.run(key)
