@@ -164,7 +164,7 @@ def forecast(
             adapter=adapter,
             optimizer=adam,
             activations=tokens * _passing(facts, number),
-            logits=_logits(facts, settings, tokens, device, "evaluate"),
+            logits=_logits(facts, settings, tokens, device, "evaluate", stage),
         )
     gradients = 4 * trainable(facts, settings)
     held, lost = _activations(facts, settings, tokens, length, device)
@@ -176,7 +176,9 @@ def forecast(
         # Gradients of the micro-batches before; while a single one is computed there are none yet but the head's.
         optimizer=adam + (gradients if settings.accumulation > 1 else head),
         activations=held,
-        logits=_answers(facts, settings) if stage == "ppo" else _logits(facts, settings, tokens, device, "train"),
+        logits=_answers(facts, settings)
+        if stage == "ppo"
+        else _logits(facts, settings, tokens, device, "train", stage),
     )
     update = _whole(
         device,
@@ -304,14 +306,22 @@ def _passing(facts: ModelFacts, number: int) -> int:
 
 
 def _logits(
-    facts: ModelFacts, settings: Settings, tokens: int, device: Device, phase: Literal["train", "evaluate"]
+    facts: ModelFacts,
+    settings: Settings,
+    tokens: int,
+    device: Device,
+    phase: Literal["train", "evaluate"],
+    stage: Stage,
 ) -> float:
     """One tile of logits with its copies; the last hidden states, before and after their norm and as the head takes
     them, and their gradient in fp32.
 
+    A reward model gives one score instead, which is too small to count.
     Where gaps are filled, the logits of what was left out, all at once: in fp32, their logarithms and the gradient.
     """
     number = _number(settings)
+    if stage == "reward":
+        return tokens * facts.hidden * (3 * number + 4)
     if facts.shape != "causal":
         written = _LEFT_OUT[facts.shape] * tokens * facts.vocabulary
         return written * (8 if number == 4 else 10) + tokens * facts.hidden * (3 * number + 4)

@@ -237,7 +237,8 @@ class PlanScreen(Step):
 
     def on_resize(self) -> None:
         # The forecast keeps its place below; a long list of settings scrolls above it.
-        room = max(4, self.query_one("#body").content_size.height - 10)
+        height = self.query_one("#body").content_size.height
+        room = max(4, height - (10 if self.has_class("-low") else 13))
         for part in ("#plan", "#ask Rows"):
             self.query_one(part).styles.max_height = room
 

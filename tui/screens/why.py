@@ -70,7 +70,7 @@ class WhyScreen(Frame):
         text: list[str | tuple[str, str]] = [
             (f"{words(advice.field)}  {safe(number(advice.value))}", "bold"),
             (f"\n{HELP[advice.field]}", FAINT),
-            f"\n\n{safe(advice.reason)}\n",
+            f"\n{safe(advice.reason)}\n",
             (f"Source: {safe(advice.source)}. Confidence: {advice.confidence}.", FAINT),
         ]
         if advice.disagreement:

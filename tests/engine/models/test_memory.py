@@ -9,8 +9,9 @@ import pytest
 
 from engine.hardware import Hardware
 from engine.models import facts
-from engine.models.memory import GIB, Memory, forecast, moments, table
+from engine.models.memory import GIB, Memory, Phase, forecast, moments, table
 from engine.models.trainable import trainable
+from engine.recipe import Stage
 from tests.engine.models import known
 from tests.engine.settings import settings
 
@@ -157,6 +158,15 @@ def test_pairs_are_two_rows_and_no_reference_is_held() -> None:
     assert part("logits") == pytest.approx(2, rel=0.01)
     assert part("weights") == 1
     assert part("weights", method="full", micro_batch=8) == 1
+
+
+def test_a_reward_model_has_no_logits_and_ratings_are_one_row_each() -> None:
+    def of(stage: Stage, phase: Phase = "train") -> Memory:
+        return forecast(SMOL, settings(), longest=128, device="cpu", stage=stage, phase=phase)
+
+    assert of("reward").logits < of("dpo").logits / 50 and of("reward").activations == of("dpo").activations
+    assert of("reward", "evaluate").logits < of("dpo", "evaluate").logits / 50
+    assert of("kto") == of("sft")
 
 
 def test_evaluation_keeps_nothing() -> None:
