@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         raise FtuiError(
             Exit.RUN_STATE, f"{found.name} has no result yet", str(found.path), "`ftui runs` shows its state"
         )
+    exports.refuse(asked, found.recipe().settings)
     if not args.json:
         show.say("exporting, then loading it back to compare …", "dim")
     seen = live.mark(found)

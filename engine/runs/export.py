@@ -11,13 +11,19 @@ from msgspec import Struct
 
 from engine.errors import Exit, FtuiError
 from engine.models import weights
-from engine.recipe import Precision, slug
+from engine.recipe import Method, Precision, Settings, slug
 
 Kind = Literal["adapter", "merged", "gguf"]
 Format = Literal["f16", "q8_0"]
 KINDS: tuple[Kind, ...] = ("adapter", "merged", "gguf")
 FORMATS: tuple[Format, ...] = ("f16", "q8_0")
 DTYPES: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+
+UNMERGED: dict[Method, str] = {
+    "prompt": "virtual tokens",
+    "prefix": "virtual tokens",
+    "bottleneck": "networks of their own behind the layers",
+}
 
 _SIZE = re.compile(r"\d+(\.\d+)?\s*[MG]i?B", re.IGNORECASE)
 _REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
@@ -56,6 +62,18 @@ def read(options: dict[str, Any]) -> Options:
     if found.push is not None and not _REPOSITORY.fullmatch(found.push):
         raise FtuiError(Exit.USAGE, f"{found.push} is no name for a repository", "push", "write it OWNER/NAME")
     return found
+
+
+def refuse(options: Options, settings: Settings) -> None:
+    """Raise FtuiError(EXPORT_FAILED) for what a run with `settings` cannot be exported as."""
+    if options.kind == "adapter" and not settings.adapts:
+        raise FtuiError(Exit.EXPORT_FAILED, f"{settings.method} tuning leaves no adapter", next_step="export it merged")
+    if options.kind != "adapter" and settings.method in UNMERGED:
+        raise FtuiError(
+            Exit.EXPORT_FAILED,
+            f"{settings.method} tuning learns {UNMERGED[settings.method]}, which cannot be merged into weights",
+            next_step="export the adapter",
+        )
 
 
 def needed(options: Options, result: Path, base: Path | None, tuned: Precision) -> int:

@@ -24,6 +24,7 @@ _LEAST_LENGTH = 64  # tokens a row: below that there is no row worth offering
 _FIXED = (
     *("rank", "alpha", "targets", "trained_layers", "optimizer", "eval_fraction", "rope", "seed"),
     *("loss", "beta", "generations"),
+    *("rslora", "dora", "init", "virtual_tokens"),
 )
 
 

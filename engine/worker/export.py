@@ -24,7 +24,7 @@ from engine import paths
 from engine.data.convert import Message
 from engine.errors import Exit, FtuiError
 from engine.models import facts as model_facts
-from engine.runs import checkpoints, directory, measured, scoreboard, status
+from engine.runs import checkpoints, directory, measured, scoreboard
 from engine.runs import export as exports
 from engine.runs.events import Exported, Note, Progress, Pushed
 from engine.runs.export import Options
@@ -43,13 +43,6 @@ TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.75, torch.float16: 0.1}
 MOST_DIVERGENCE = 0.05
 QUESTIONS = ["Who are you?", "What is the capital of France?", "Write one sentence about the sea."]
 ANSWER = 24  # tokens of each answer that is compared
-_UNMERGED = {  # by peft's names, what cannot be merged
-    "PROMPT_TUNING": "virtual tokens",
-    "PREFIX_TUNING": "virtual tokens",
-    "P_TUNING": "virtual tokens",
-    "MULTITASK_PROMPT_TUNING": "virtual tokens",
-    "BOTTLENECK": "networks of their own behind the layers",
-}
 
 
 class Written(Struct):
@@ -91,16 +84,7 @@ def run(now: Session, asked: dict[str, Any]) -> None:
 def _allowed(now: Session, options: Options, result: Path, target: Path) -> Vocabulary | None:
     """Refuse what cannot work before anything is loaded; the vocabulary of a GGUF."""
     settings = now.recipe.settings
-    if options.kind == "adapter" and not settings.adapts:
-        raise FtuiError(Exit.EXPORT_FAILED, f"{settings.method} tuning leaves no adapter", next_step="export it merged")
-    if options.kind != "adapter" and settings.adapts:
-        kind = str(status.read_json(result / "adapter_config.json").get("peft_type", ""))
-        if kind in _UNMERGED:
-            raise FtuiError(
-                Exit.EXPORT_FAILED,
-                f"{settings.method} tuning learns {_UNMERGED[kind]}, which cannot be merged into weights",
-                next_step="export the adapter",
-            )
+    exports.refuse(options, settings)
     if exports.taken(target):
         raise FtuiError(
             Exit.EXPORT_FAILED, "the folder for the export is not empty", str(target), "choose another with --to"

@@ -159,6 +159,19 @@ def test_a_new_run_from_an_adapter_keeps_its_shape(tiny_model: Path, rows: Path,
         make(tiny_model, data=str(rows), adapter=str(adapter), method="full")
 
 
+def test_a_new_run_from_virtual_tokens_keeps_their_method(tiny_model: Path, rows: Path, adapter: Path) -> None:
+    config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 7, "prompt_tuning_init": "SAMPLE_VOCAB"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    draft = make(tiny_model, data=str(rows), adapter=str(adapter))
+    assert (draft.recipe.settings.method, draft.recipe.settings.virtual_tokens) == ("prompt", 7)
+    advice = {a.field: a for a in draft.plan.advice}
+    assert advice["method"].source == "the adapter" and advice["method"].alternatives == []
+    with pytest.raises(FtuiError, match="method is fixed to prompt"):
+        drafts.replan(draft, {"method": "lora"})
+    with pytest.raises(FtuiError, match="an adapter cannot be trained on with method ia3"):
+        drafts.replan(draft, {"method": "ia3"})
+
+
 def test_a_folder_without_an_adapter(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
     with pytest.raises(FtuiError) as caught:
         make(tiny_model, data=str(rows), adapter=str(tmp_path))

@@ -77,3 +77,21 @@ def test_what_contradicts_itself(
         code = error.code
     assert code == Exit.USAGE and said in capsys.readouterr().err
     assert jobs == []
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "words"),
+    [
+        ("prompt", "--merged", "prompt tuning learns virtual tokens, which cannot be merged into weights"),
+        ("prefix", "--gguf", "prefix tuning learns virtual tokens, which cannot be merged into weights"),
+        ("bottleneck", "--merged", "bottleneck tuning learns networks of their own behind the layers"),
+        ("full", None, "full tuning leaves no adapter"),
+    ],
+)
+def test_what_a_method_cannot_be_exported_as(
+    jobs: list[Job], capsys: pytest.CaptureFixture[str], method: str, kind: str | None, words: str
+) -> None:
+    fake = FakeRun("Bea", method=method)  # type: ignore[arg-type]
+    fake.whole()
+    assert main(["export", "Bea", *([kind] if kind else [])]) == Exit.EXPORT_FAILED
+    assert words in " ".join(capsys.readouterr().err.split()) and jobs == []

@@ -188,10 +188,10 @@ def test_what_cannot_be_exported_is_refused_before_anything_loads(
     assert refused(run, tmp_path / "x", kind="merged", shard_size="huge").code == Exit.USAGE
     assert refused(run, tmp_path / "x", kind="gguf", format="q3").code == Exit.USAGE
     assert refused(run, tmp_path / "x", kind="merged", push="../up").code == Exit.USAGE
-    config = json.loads((run.adapter / "adapter_config.json").read_text())
-    (run.adapter / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "PREFIX_TUNING"}))
-    assert "cannot be merged" in refused(run, tmp_path / "x", kind="merged").cause
-    (run.adapter / "adapter_config.json").write_text(json.dumps(config))
+    recipe = run.recipe_path.read_text()
+    run.recipe_path.write_text(recipe.replace("method: lora", "method: prefix"))
+    assert "virtual tokens, which cannot be merged" in refused(run, tmp_path / "x", kind="merged").cause
+    run.recipe_path.write_text(recipe)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 100))
     error = refused(run, tmp_path / "x", kind="gguf")
     assert error.code == Exit.DISK_FULL and "needs 0.0 GB" in error.cause
