@@ -114,14 +114,15 @@ _METHODS: dict[Method, _Own] = {
     "prefix": _Own(("virtual_tokens",)),
 }
 _HELD_OUT = ("eval_fraction", "stop_on_plateau")  # what learns from rewards has no loss to look at
+_LEARNT = (*_HELD_OUT, "unpadded")
 _STAGES: dict[Stage, _Own] = {
-    "sft": _Own(rest=(*_HELD_OUT, "unpadded")),
-    "pretraining": _Own(rest=(*_HELD_OUT, "unpadded")),
-    "dpo": _Own(("beta", "loss"), _HELD_OUT),
-    "kto": _Own(("beta", "loss"), _HELD_OUT),
+    "sft": _Own(rest=_LEARNT),
+    "pretraining": _Own(rest=_LEARNT),
+    "dpo": _Own(("beta", "loss"), _LEARNT),
+    "kto": _Own(("beta", "loss"), _LEARNT),
     "reward": _Own(rest=_HELD_OUT),
-    "grpo": _Own(("generations", "answer_length"), ("temperature", "beta", "loss")),
-    "rloo": _Own(("generations", "answer_length"), ("temperature", "beta")),
+    "grpo": _Own(("generations", "answer_length"), ("temperature", "beta", "loss", "unpadded")),
+    "rloo": _Own(("generations", "answer_length"), ("temperature", "beta", "unpadded")),
     "ppo": _Own(("answer_length", "beta"), ("temperature",)),
 }
 _OWNED = {name for own in (*_METHODS.values(), *_STAGES.values()) for name in (*own.few, *own.rest)}

@@ -67,6 +67,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         trained_before=_tokens_at(where, from_step),
         origin=origin,
         lora_plus=settings.lora_plus,
+        without_padding=settings.unpadded and settings.neftune is None,  # whose noise goes by the padded length
         own_optimizer=build.optimizer(now.model, settings),
         model=now.model,
         args=stage.config(recipe, shared | {"eval_on_start": bool(held_out) and from_step == 0}),

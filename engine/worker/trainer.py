@@ -18,7 +18,7 @@ from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Checkpoint, Evaluated, Note, Progress, Retired, Step
 from engine.runs.journal import Writer
-from engine.worker import adapters, failures, plateau
+from engine.worker import adapters, failures, plateau, unpadded
 from engine.worker.pace import Pace
 
 MOST_SKIPPED = 20  # from torch's first scale of 2^16 on that is 2^-4, where nothing but NaN overflows
@@ -74,6 +74,7 @@ class Journalled(_Trainer):
     trained_before  trained tokens of the attempts before this one
     origin          what a checkpoint's manifest says about where it comes from (hashes, versions)
     lora_plus       how many times the rate LoRA's B learns at
+    without_padding  micro-batches are computed without it, where the model can (engine/worker/unpadded.py)
     own_optimizer   its class and options, in the place of the trainers' own
     """
 
@@ -85,10 +86,13 @@ class Journalled(_Trainer):
         trained_before: int,
         origin: dict[str, Any],
         lora_plus: float | None = None,
+        without_padding: bool = False,
         own_optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        if without_padding:
+            unpadded.install(self.model)
         if own_optimizer is not None:
             self.optimizer_cls_and_kwargs = own_optimizer
         # TRL holds the adapter of a quantised base in bf16, where small updates are lost; it is small, so keep fp32.

@@ -1,32 +1,109 @@
-"""Micro-batches without padding: rows laid end to end, attention kept inside each, what all begin with computed once.
+"""Micro-batches without padding: rows laid end to end, attention kept inside each, what rows begin with computed once.
 
 A padded micro-batch of short rows computes many tokens that no loss looks at: padding, and in every row again the system
-prompt and the template around it. Here a micro-batch is one sequence: first what the rows have in common, then the rest of
-each row, whose tokens stand at the positions that they have in their row and see what is common and their own row only.
-Losses and gradients are those of the padded rows, but for rounding.
+prompt and the template around it; in a preference pair the whole prompt is there twice. Here a micro-batch becomes one
+sequence of pieces. A piece holds what some rows have in common, or the rest of one row; its tokens stand at the positions
+that they have in their rows, and see the pieces that their rows begin with, and their own. Only places whose next token
+has a loss leave the last layer. TRL's fused head then finds what it finds in the padded rows, and puts it where they have it:
+losses and gradients are the same but for rounding, in every stage whose trainer asks that head.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
+from types import MethodType
 from typing import Any
 
 import torch
+from msgspec import Struct
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "sdpa_rows"  # of the attention, for transformers
+NAME = "sdpa_pieces"  # of the attention, for transformers
 LEAST_SHARED = 4  # tokens; fewer are not worth a piece of their own
 IGNORED = -100
-MOST_LOGITS = 1 << 28  # in fp32 1 GB
-# Of a loss in nats: rounding alone. In 16 bit the same rows differ by some thousandths from batch to batch.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+# Of a log-probability: rounding alone. In 16 bit the same row differs by some hundredths from batch to batch.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.2}
 
-# (begin, end) of each piece in the sequence, the common one first; it is empty where the rows begin differently.
-Pieces = list[tuple[int, int]]
+
+class Piece(Struct, frozen=True):
+    """Places [begin, end) of the sequence, which see those of `before`, too: (begin, end) each, in the order of the row."""
+
+    begin: int
+    end: int
+    before: tuple[tuple[int, int], ...] = ()
+
+
+class Layout(Struct):
+    """Rows as one sequence. `places[r]` says where in it each token of row r stands."""
+
+    ids: list[int]
+    positions: list[int]
+    pieces: list[Piece]
+    places: list[list[int]]
+
+
+def lay(rows: Sequence[Sequence[int]], free: Sequence[int]) -> Layout:
+    """The layout of `rows` (token ids), none of them empty.
+
+    free  of each row, how many of its first tokens may be shared. The last of these must be no place that a loss is told
+          from, because a place has one next token only
+    """
+    made = Layout([], [], [], [[] for _ in rows])
+    _branch(made, rows, free, list(range(len(rows))), 0, ())
+    return made
+
+
+def _branch(
+    made: Layout,
+    rows: Sequence[Sequence[int]],
+    free: Sequence[int],
+    group: list[int],
+    begin: int,
+    before: tuple[tuple[int, int], ...],
+) -> None:
+    """Lay what the rows of `group`, equal up to `begin`, have in common, then each part of them that goes on alike."""
+    if len(group) > 1:
+        end = _alike([rows[at] for at in group], begin, min(min(free[at], len(rows[at]) - 1) for at in group))
+        if end - begin >= LEAST_SHARED:
+            before = (*before, _put(made, rows[group[0]], group, begin, end, before))
+            begin = end
+    parts: dict[tuple[int, ...], list[int]] = {}
+    for at in group:
+        # Rows that begin with the same few tokens may have more in common than all of the group have.
+        alone = len(group) == 1 or free[at] < begin + LEAST_SHARED
+        parts.setdefault((at,) if alone else (-1, *rows[at][begin : begin + LEAST_SHARED]), []).append(at)
+    for part in parts.values():
+        if len(part) > 1 and len(part) < len(group):
+            _branch(made, rows, free, part, begin, before)
+        else:
+            for at in part:
+                _put(made, rows[at], [at], begin, len(rows[at]), before)
+
+
+def _alike(rows: Sequence[Sequence[int]], begin: int, most: int) -> int:
+    """Up to where all rows are the same, from `begin` on, where they are; at most `most`."""
+    for at in range(begin, most):
+        if any(row[at] != rows[0][at] for row in rows):
+            return at
+    return max(begin, most)
+
+
+def _put(
+    made: Layout, row: Sequence[int], group: list[int], begin: int, end: int, before: tuple[tuple[int, int], ...]
+) -> tuple[int, int]:
+    """Lay tokens [begin, end) of `row` for all rows of the group; returns the places."""
+    places = range(len(made.ids), len(made.ids) + end - begin)
+    made.ids += row[begin:end]
+    made.positions += range(begin, end)
+    made.pieces.append(Piece(places.start, places.stop, before))
+    for at in group:
+        made.places[at] += places
+    return places.start, places.stop
 
 
 def attention(
@@ -35,12 +112,12 @@ def attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    pieces: Pieces | None = None,
+    pieces: Sequence[Piece] | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' own attention by SDPA; where the sequence has `pieces`, each sees the common one and itself.
+    """transformers' own attention by SDPA; where the sequence has `pieces`, piece by piece.
 
     query [1, heads, tokens, size], key and value [1, key heads, tokens, size]; returns [1, tokens, heads, size].
     """
@@ -51,28 +128,21 @@ def attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    (_, common), *rows = pieces
     found = []
-    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
-    if common:
-        head = slice(0, common)
+    for piece in pieces:
+        length = piece.end - piece.begin
+        keys, values = (
+            torch.cat([whole[:, :, begin:end] for begin, end in (*piece.before, (piece.begin, piece.end))], 2)
+            for whole in (key, value)
+        )
+        seen = keys.shape[2] - length
+        mask = torch.ones(length, seen + length, dtype=torch.bool, device=query.device).tril(seen) if seen else None
+        own = query[:, :, piece.begin : piece.end]
         found.append(
             scaled_dot_product_attention(
-                query[:, :, head], key[:, :, head], value[:, :, head], is_causal=True, **options
+                own, keys, values, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
             )
         )
-    for begin, end in rows:
-        own = slice(begin, end)
-        if not common:
-            seen: dict[str, Any] = {"is_causal": True}
-            keys, values = key[:, :, own], value[:, :, own]
-        else:
-            length = end - begin
-            causal = torch.ones(length, common + length, dtype=torch.bool, device=query.device).tril(common)
-            seen = {"attn_mask": causal}
-            keys = torch.cat([key[:, :, :common], key[:, :, own]], 2)
-            values = torch.cat([value[:, :, :common], value[:, :, own]], 2)
-        found.append(scaled_dot_product_attention(query[:, :, own], keys, values, **seen, **options))
     return torch.cat(found, 2).transpose(1, 2).contiguous(), None
 
 
@@ -80,106 +150,120 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    """A micro-batch of rows with `input_ids` and `labels`, as one sequence.
+def install(model: Any) -> bool:
+    """Let `model`, which has TRL's fused head, read the padded micro-batches that it is asked about without their padding.
 
-    input_ids, position_ids, shift_labels [1, tokens]: the label of a position is the token after it in its row
-    pieces                                see `attention`
-    attention_mask                        [1, 1, 1, 1]: says to transformers that a mask is there already
+    Returns False, and leaves the model as it is, where it cannot be done or where a trial finds other numbers.
     """
-    common = _shared(rows)
-    ids, positions, labels = list(rows[0]["input_ids"][:common]), list(range(common)), [IGNORED] * common
-    pieces: Pieces = [(0, common)]
-    for row in rows:
-        begin = len(ids)
-        ids += row["input_ids"][common:]
-        positions += range(common, len(row["input_ids"]))
-        labels += [*row["labels"][common + 1 :], IGNORED]
-        pieces.append((begin, len(ids)))
-    return {
-        "input_ids": torch.tensor([ids]),
-        "position_ids": torch.tensor([positions]),
-        "shift_labels": torch.tensor([labels]),
-        "labels": torch.tensor([labels]),  # the trainer looks whether there are any
-        "attention_mask": torch.ones(1, 1, 1, 1),
-        "pieces": pieces,
-    }
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    padded = core.__dict__.get("forward")  # TRL's
+    if padded is None or not fits(model):
+        return False
+    before = core.config.get_text_config()._attn_implementation
+    core.set_attn_implementation(NAME)
+    hook = core.base_model.register_forward_hook(_only_wanted, with_kwargs=True)
 
+    @functools.wraps(type(core).forward)  # generate looks at the signature
+    def forward(self: Any, *args: Any, **given: Any) -> Any:
+        return _forward(padded, args, given)
 
-def _shared(rows: Sequence[dict[str, list[int]]]) -> int:
-    """Tokens that all rows begin with, as long as none of them has a loss, nor the first one after them."""
-    first = rows[0]["input_ids"]
-    most = min(_first_label(row["labels"]) - 1 for row in rows)
-    if len(rows) < 2:
-        return 0
-    for other in rows[1:]:
-        ids = other["input_ids"]
-        most = min(most, len(ids) - 1)
-        for at in range(max(0, most)):
-            if ids[at] != first[at]:
-                most = at
-                break
-    most = min(most, len(first) - 1)
-    return most if most >= LEAST_SHARED else 0
-
-
-def _first_label(labels: Sequence[int]) -> int:
-    return next((at for at, label in enumerate(labels) if label != IGNORED), len(labels))
-
-
-def loss(model: Any, inputs: dict[str, Any], items: torch.Tensor | None = None) -> torch.Tensor:
-    """Cross entropy of the labels, summed and divided by `items`, or by their number.
-
-    Only positions with a label go through the output head; where their logits would take much memory, through TRL's head,
-    which never holds all of them.
-    """
-    labels = inputs["shift_labels"]
-    at = (labels[0] != IGNORED).nonzero()[:, 0]
-    given = {name: inputs[name] for name in ("input_ids", "position_ids", "attention_mask", "pieces")}
-    if len(at) * model.config.get_text_config().vocab_size > MOST_LOGITS:
-        total = -model(**given, shift_labels=labels, fused_lm_head=True).log_probs.sum()
-    else:
-        logits = model(**given, logits_to_keep=at, use_cache=False).logits[0]
-        total = torch.nn.functional.cross_entropy(logits.float(), labels[0, at], reduction="sum")
-    return total / (len(at) if items is None else items)
+    core.forward = MethodType(forward, core)
+    if _agrees(core, padded):
+        return True
+    core.forward = padded
+    core.set_attn_implementation(before)
+    hook.remove()
+    return False
 
 
 def fits(model: Any) -> bool:
     """Whether this model can read a sequence of pieces: plain SDPA attention of all layers to everything before.
 
-    It can still be one of a kind that is not known here: `agrees` tries it out.
+    It can still be one of a kind that is not known here, which `install` finds out by trying.
     """
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = core.config.get_text_config()
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        return False  # virtual tokens stand before each row
     return (
-        config._attn_implementation in ("sdpa", NAME)
+        not getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)  # virtual tokens go first
+        and config._attn_implementation in ("sdpa", NAME)
         and getattr(core, "_supports_attention_backend", False)
-        and "logits_to_keep" in inspect.signature(type(core).forward).parameters
+        and "position_ids" in inspect.signature(type(core).forward).parameters
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
-        and not getattr(config, "num_experts", None)  # what experts balance is told padding by the mask
+        and not getattr(config, "num_experts", None)  # how experts are balanced goes by the mask of the padding
         and not getattr(config, "num_local_experts", None)
     )
 
 
+def _only_wanted(module: torch.nn.Module, args: Any, given: dict[str, Any], output: Any) -> Any:
+    if given.get("wanted") is not None:
+        output.last_hidden_state = output.last_hidden_state[:, given["wanted"]]
+    return output
+
+
+def _forward(padded: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """What TRL's head finds for input_ids, attention_mask and labels [rows, length]; anything else is asked as it is."""
+    ids, mask, labels = (given.get(name) for name in ("input_ids", "attention_mask", "labels"))
+    if (
+        args
+        or not given.get("fused_lm_head")
+        or ids is None
+        or labels is None
+        or mask is None
+        or mask.ndim != 2
+        or given.get("position_ids") is not None
+    ):
+        return padded(*args, **given)
+    columns = [row.nonzero()[:, 0].tolist() for row in mask]
+    known, marked = ids.tolist(), labels.tolist()
+    rows = [[known[r][at] for at in kept] for r, kept in enumerate(columns)]
+    # Of each row, its tokens with a loss; the first token has none, since nothing is before it.
+    trained = [[n for n, at in enumerate(kept) if n and marked[r][at] != IGNORED] for r, kept in enumerate(columns)]
+    if not any(trained) or not all(rows):
+        return padded(**given)
+    layout = lay(rows, [one[0] - 1 if one else len(row) for one, row in zip(trained, rows, strict=True)])
+    place = ids.device
+    wanted = [layout.places[r][n - 1] for r, one in enumerate(trained) for n in one]
+    targets = [rows[r][n] for r, one in enumerate(trained) for n in one]
+    there = (
+        torch.tensor([r for r, one in enumerate(trained) for _ in one], device=place),
+        torch.tensor([columns[r][n] - 1 for r, one in enumerate(trained) for n in one], device=place),
+    )
+    rest = {name: value for name, value in given.items() if name not in ("input_ids", "attention_mask", "labels")}
+    output = padded(
+        input_ids=torch.tensor([layout.ids], device=place),
+        position_ids=torch.tensor([layout.positions], device=place),
+        attention_mask=torch.ones(1, 1, 1, 1, device=place),  # says to transformers that a mask is there already
+        pieces=layout.pieces,
+        wanted=torch.tensor(wanted, device=place),
+        shift_labels=torch.tensor([targets], device=place),
+        **rest,
+    )
+    shape = (ids.shape[0], ids.shape[1] - 1)
+    for name, value in output.items():
+        if value is not None and value.shape == (1, len(wanted)):
+            output[name] = value.new_zeros(shape).index_put(there, value[0])
+    return output
+
+
 @torch.no_grad()
-def agrees(model: Any, rows: Sequence[dict[str, list[int]]]) -> bool:
-    """Whether `rows` have the same loss in pieces as one by one, without any padding or pieces."""
-    training, place = model.training, next(model.parameters()).device
-    model.eval()
+def _agrees(core: Any, padded: Any) -> bool:
+    """Whether rows of many tokens, some of them shared, have the same log-probabilities in pieces as when they are padded."""
+    training, place = core.training, next(core.parameters()).device
+    core.eval()
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, core.config.get_text_config().vocab_size, (3, 14), generator=draw)
+    ids[1:, :6] = ids[0, :6]
+    ids[1, :9] = ids[2, :9]
+    mask = torch.ones_like(ids)
+    mask[0, 11:] = mask[1, 12:] = 0
+    labels = ids.masked_fill(mask == 0, IGNORED)
+    labels[:, :10] = IGNORED
+    given = {"input_ids": ids.to(place), "attention_mask": mask.to(place), "labels": labels.to(place)}
     try:
-        sequence = {name: v.to(place) if torch.is_tensor(v) else v for name, v in collate(rows).items()}
-        mine = float(loss(model, sequence))
-        total = count = 0.0
-        for row in rows:
-            labels = torch.tensor([row["labels"]], device=place)
-            logits = model(input_ids=torch.tensor([row["input_ids"]], device=place), use_cache=False).logits[0, :-1]
-            total += float(torch.nn.functional.cross_entropy(logits.float(), labels[0, 1:], reduction="sum"))
-            count += int((labels[0, 1:] != IGNORED).sum())
-    except (TypeError, ValueError, RuntimeError):  # a model with attention of its own
+        mine, theirs = (ask(**given, fused_lm_head=True).log_probs for ask in (core.forward, padded))
+    except (TypeError, ValueError, RuntimeError):  # attention of its own
         return False
     finally:
-        model.train(training)
-    return abs(mine - total / count) <= TOLERANCE[next(model.parameters()).dtype] * max(1.0, total / count)
+        core.train(training)
+    return float((mine - theirs).abs().max()) <= TOLERANCE[next(core.parameters()).dtype]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engine.recipe import Recipe
+from engine.recipe import Recipe, Stage
 from engine.runs.directory import RunDir
 from engine.runs.events import Evaluated, Step
-from tests.engine.worker.conftest import events, start, wait
+from tests.engine.worker.conftest import QUESTIONS, events, start, wait
 
 SYSTEM = "You are a helpful assistant that answers in few words and never lies."
 
@@ -30,39 +30,56 @@ def uneven_rows(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_micro_batch_is_one_sequence() -> None:
+def laid(rows: list[list[int]], free: list[int]) -> Any:
     from engine.worker import unpadded
 
-    rows = [
-        {"input_ids": [1, 2, 3, 4, 5, 6, 7], "labels": [-100] * 5 + [6, 7]},
-        {"input_ids": [1, 2, 3, 4, 9, 8], "labels": [-100] * 5 + [8]},
+    made = unpadded.lay(rows, free)
+    # Whatever is shared, each row is there whole, each token at its position, and sees all of its row before it.
+    for row, places in zip(rows, made.places, strict=True):
+        assert [made.ids[at] for at in places] == row
+        assert [made.positions[at] for at in places] == list(range(len(row)))
+        ranges = [set(range(piece.begin, piece.end)) for piece in made.pieces]
+        for at in places:
+            piece = next(piece for piece, own in zip(made.pieces, ranges, strict=True) if at in own)
+            seen = [place for begin, end in piece.before for place in range(begin, end)]
+            assert [*seen, *range(piece.begin, at + 1)] == places[: places.index(at) + 1]
+    return made
+
+
+def test_what_rows_begin_with_stands_there_once() -> None:
+    made = laid([[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 9, 8]], [5, 5])
+    assert made.ids == [1, 2, 3, 4, 5, 6, 7, 9, 8]
+    assert made.positions == [0, 1, 2, 3, 4, 5, 6, 4, 5]
+    assert [(piece.begin, piece.end, piece.before) for piece in made.pieces] == [
+        (0, 4, ()),
+        (4, 7, ((0, 4),)),
+        (7, 9, ((0, 4),)),
     ]
-    made = unpadded.collate(rows)
-    assert made["pieces"] == [(0, 4), (4, 7), (7, 9)]
-    assert made["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 9, 8]]
-    assert made["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 4, 5]]
-    assert made["shift_labels"].tolist() == [[-100] * 4 + [6, 7, -100, 8, -100]]
 
 
 @pytest.mark.parametrize(
-    ("rows", "common"),
+    ("rows", "free", "tokens"),
     [
-        # Nothing with a loss is shared, nor the place that the first loss is told from.
-        ([([1, 2, 3, 4, 5, 6], 5), ([1, 2, 3, 4, 5, 7], 5)], 4),
-        ([([1, 2, 3, 4, 5, 6], 1), ([1, 2, 3, 4, 5, 7], 1)], 0),
-        # Three tokens are not worth it; a single row has nobody to share with.
-        ([([1, 2, 3, 9, 9, 9], 5), ([1, 2, 3, 4, 4, 4], 5)], 0),
-        ([([1, 2, 3, 4, 5, 6], 5)], 0),
+        # Nothing beyond what is free is shared, nor fewer than four tokens.
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7]], [4, 4], 8),
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7]], [0, 5], 12),
+        ([[1, 2, 3, 9, 9, 9], [1, 2, 3, 4, 4, 4]], [5, 5], 12),
+        ([[1, 2, 3, 4, 5, 6]], [5], 6),
         # A row that is whole in the other keeps a token of its own.
-        ([([1, 2, 3, 4, 5], 6), ([1, 2, 3, 4, 5, 6, 7], 6)], 4),
+        ([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6, 7]], [5, 7], 8),
+        # Two pairs behind one system prompt: it stands there once, each prompt once.
+        (
+            [[0] * 6 + [1] * 5 + [2], [0] * 6 + [3] * 5 + [4], [0] * 6 + [1] * 5 + [5, 5], [0] * 6 + [3] * 5 + [6]],
+            [11, 11, 11, 11],
+            6 + 5 + 1 + 2 + 5 + 1 + 1,
+        ),
+        # Pairs whose prompts have nothing in common.
+        ([[1] * 7 + [2], [3] * 7 + [4], [1] * 7 + [5], [3] * 7 + [6]], [7, 7, 7, 7], 18),
     ],
 )
-def test_what_is_shared(rows: list[tuple[list[int], int]], common: int) -> None:
-    from engine.worker import unpadded
-
-    made = unpadded.collate([{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in rows])
-    assert made["pieces"][0] == (0, common)
-    assert sum(end - begin for begin, end in made["pieces"]) == made["input_ids"].shape[1]
+def test_how_much_is_shared(rows: list[list[int]], free: list[int], tokens: int) -> None:
+    made = laid(rows, free)
+    assert len(made.ids) == tokens == sum(piece.end - piece.begin for piece in made.pieces)
 
 
 def curve(run: RunDir) -> list[float]:
@@ -98,29 +115,60 @@ def test_losses_are_those_of_padded_rows(
     assert mine != padded  # else nothing was computed another way
 
 
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_other_stages_learn_the_same(
+    recipe: Callable[..., Recipe], staged: Callable[..., Recipe], stage: Stage
+) -> None:
+    """Twenty steps and more; the reference, too, reads without padding, and a pair's prompt once."""
+    runs = []
+    for unpadded in (True, False):
+        runs.append(start(of_stage(staged, stage, unpadded)))
+        assert wait(runs[-1]).state == "ready"
+    mine, padded = map(curve, runs)
+    assert len(mine) > 20 and mine != padded
+    assert mine == pytest.approx(padded, rel=1e-5, abs=1e-6)
+
+
+def of_stage(staged: Callable[..., Recipe], stage: Stage, unpadded: bool) -> Recipe:
+    small: dict[str, Any] = {"learning_rate": 1e-3, "unpadded": unpadded, "epochs": 6.0}
+    pairs = [
+        {"prompt": f"{question} {at}" * (1 + at), "chosen": "I am Congyu.", "rejected": "No." * (1 + at)}
+        for question in QUESTIONS
+        for at in range(3)
+    ]
+    rated = [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+        for row in pairs
+        for side in ("chosen", "rejected")
+    ]
+    return staged(
+        stage,
+        pairs if stage == "dpo" else rated[:24],
+        beta=0.1,
+        loss="sigmoid" if stage == "dpo" else "kto",
+        eval_fraction=0.2,
+        **small,
+    )
+
+
 @pytest.fixture
 def model(tiny_model: Path) -> Callable[..., Any]:
-    """The tiny model, with changes to its config."""
+    """The tiny model with TRL's head, with changes to its config."""
 
     def load(**config: Any) -> Any:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
-
-        from engine.worker import unpadded  # noqa: F401  (brings the attention)
+        from trl.trainer.utils import add_fused_lm_head
 
         torch.manual_seed(0)
         known = AutoConfig.from_pretrained(tiny_model)
         for name, value in config.items():
             setattr(known, name, value)
-        return AutoModelForCausalLM.from_pretrained(tiny_model, config=known, attn_implementation="sdpa_rows")
+        made = AutoModelForCausalLM.from_pretrained(tiny_model, config=known, attn_implementation="sdpa")
+        add_fused_lm_head(made, outputs=("log_probs", "entropy", "is_top1"))
+        return made
 
     return load
-
-
-ROWS = [
-    {"input_ids": [1, 20, 21, 22, 23, 30, 31, 2], "labels": [-100] * 6 + [31, 2]},
-    {"input_ids": [1, 20, 21, 22, 23, 40, 2], "labels": [-100] * 6 + [2]},
-]
 
 
 def test_a_model_that_cannot_is_found_out(model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,22 +177,33 @@ def test_a_model_that_cannot_is_found_out(model: Callable[..., Any], monkeypatch
 
     from engine.worker import unpadded
 
-    assert unpadded.fits(model()) and unpadded.agrees(model(), ROWS)
-    assert not unpadded.fits(model(sliding_window=4))
-    assert not unpadded.fits(model(layer_types=["full_attention", "sliding_attention"]))
+    assert unpadded.install(model())
+    assert not unpadded.install(model(sliding_window=4))
+    assert not unpadded.install(model(layer_types=["full_attention", "sliding_attention"]))
     # Attention that does not know the pieces lets rows see each other.
     monkeypatch.setitem(AttentionInterface._global_mapping, unpadded.NAME, sdpa_attention_forward)
-    assert not unpadded.agrees(model(), ROWS)
+    blind = model()
+    asked = blind.forward
+    assert not unpadded.install(blind)
+    assert blind.forward == asked and blind.config._attn_implementation == "sdpa"
 
 
-def test_many_logits_go_through_the_head_in_parts(model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from trl.trainer.utils import add_fused_lm_head
+def test_every_field_of_the_head_stands_where_padded_rows_have_it(model: Callable[..., Any]) -> None:
+    import torch
 
     from engine.worker import unpadded
 
+    ids = torch.tensor([[0, 0, 1, 20, 21, 22, 23, 30, 31, 2], [1, 20, 21, 22, 23, 40, 41, 2, 0, 0]])
+    mask = torch.tensor([[0, 0, *[1] * 8], [*[1] * 8, 0, 0]])
+    labels = torch.tensor([[-100] * 8 + [31, 2], [-100] * 5 + [40, 41, 2, -100, -100]])
+    given = {"input_ids": ids, "attention_mask": mask, "labels": labels, "fused_lm_head": True}
     tuned = model()
-    add_fused_lm_head(tuned)
-    sequence = unpadded.collate(ROWS)
-    whole = float(unpadded.loss(tuned, sequence).detach())
-    monkeypatch.setattr(unpadded, "MOST_LOGITS", 1)
-    assert float(unpadded.loss(tuned, sequence).detach()) == pytest.approx(whole, rel=1e-5)
+    padded = tuned(**given)
+    assert unpadded.install(tuned)
+    mine = tuned(**given)
+    assert mine.keys() == padded.keys()
+    for name in ("log_probs", "entropy", "is_top1", "label_mask"):
+        assert torch.allclose(mine[name].float(), padded[name].float(), atol=1e-4), name
+    assert torch.allclose(mine.loss, padded.loss, atol=1e-5)
+    # Other questions are answered as they were.
+    assert torch.equal(tuned(input_ids=ids[1:]).logits, model()(input_ids=ids[1:]).logits)
