@@ -205,11 +205,11 @@ def for_training(recipe: Recipe, folder: Path, adapter: Path | None = None) -> A
         )
     for reason in support.reasons(model_facts.read(folder), settings, hardware.read(), recipe.stage):
         raise FtuiError(Exit.PLAN_REFUSED, reason)
-    if start is not None:
-        trained_adapter.check(start, settings.method)
     judge = recipe.stage == "reward"
     if judge and start is not None:
         raise FtuiError(Exit.RECIPE_INVALID, "a reward model cannot start from an adapter", next_step="merge it first")
+    if start is not None:
+        trained_adapter.check(start, settings.method)
     model = base_model(folder, recipe.model, settings, judge=judge)
     return trained(model, settings, start)
 
