@@ -117,3 +117,29 @@ def test_dropout_and_targets_show_the_other_opinion() -> None:
     assert [other.value for other in of(plan, "dropout").alternatives] == [0.0]
     assert plan.settings.targets == "all-linear"
     assert [other.value for other in of(plan, "targets").alternatives] == ["attention"]
+
+
+@pytest.mark.parametrize(("method", "rate"), [("lora", 2e-4), ("ia3", 3e-3), ("prompt", 3e-2), ("prefix", 1e-2)])
+def test_few_numbers_want_a_higher_rate(method: str, rate: float) -> None:
+    plan = advise(facts(1000), edits={"method": method})
+    advice = of(plan, "learning_rate")
+    assert advice.value == pytest.approx(rate) and not any("rate" in one or str(rate) in one for one in plan.warnings)
+    assert (2e-4 in [other.value for other in advice.alternatives]) == (method != "lora")
+    assert all(0 < other.value <= 1 for other in advice.alternatives)
+
+
+def test_no_method_is_an_alternative_where_it_is_refused() -> None:
+    for stage, out in (
+        ("reward", {"prompt", "prefix"}),
+        ("grpo", {"prompt", "prefix"}),
+        ("sft", set()),
+        ("dpo", set()),
+    ):
+        advice = of(advise(facts(1000, stage=stage)), "method")
+        assert {"prompt", "prefix"} - {other.value for other in advice.alternatives} == out
+
+
+def test_prefix_tuning_is_never_planned_with_checkpointing() -> None:
+    plan = advise(facts(1000, model=LLAMA, hardware=card(24)), edits={"method": "prefix", "precision": "bf16"})
+    assert plan.settings.gradient_checkpointing is False
+    assert not any("gradient checkpointing would lose" in one for one in plan.refusals)
