@@ -212,8 +212,8 @@ def neftune(facts: Facts, values: Values) -> Advice:
 
 
 def virtual_tokens(facts: Facts, values: Values) -> Advice:
-    """20, of prompt and prefix tuning: peft's examples. The prompt tuning paper: gains end between 20 and 100."""
-    others = [Alternative(100, "the prompt tuning paper's; each takes room of the context")]
+    """20, of prompt and prefix tuning. The prompt tuning paper: gains are small beyond 20; it trains 100."""
+    others = [Alternative(100, "what the prompt tuning paper trains; each takes room of the context")]
     return _adapter("virtual_tokens", VIRTUAL_TOKENS, others)
 
 

@@ -34,6 +34,7 @@ NEFTUNE = "NEFTune paper"
 IA3 = "IA3 paper"
 PROMPT = "prompt tuning paper"
 PREFIX = "prefix tuning paper"
+LIBRARY = "the library peft"
 GALORE = "GaLore paper"
 BOTTLENECK = "AdapterFusion paper"
 
@@ -124,7 +125,7 @@ DROPOUT_RATED = Number(0.0, TRL, "noise would hide which answer is ahead")
 DROPOUT_RL = Number(0.0, PRACTICE, "rewards are noisy enough", "medium")
 LORA_PLUS_RATIO = 16.0
 NEFTUNE_ALPHA = 5.0
-VIRTUAL_TOKENS = Number(20, PEFT, "its examples' number", "medium")
+VIRTUAL_TOKENS = Number(20, PROMPT, "beyond 20 the gains are small", "medium")
 BETA = Number(0.1, GUIDE, "the default; usually 0.1 to 0.5")
 BETA_RL = Number(0.05, TRL, "keeps it near to what it was")
 GENERATIONS = Number(8, TRL, "enough to tell a good answer from others")

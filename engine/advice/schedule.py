@@ -23,10 +23,10 @@ from engine.advice.numbers import (
     HARDWARE,
     LARGEST_BATCH,
     LEARNING_RATES,
+    LIBRARY,
     MEASURED,
     MEDIUM_DATA,
     MODEL,
-    PEFT,
     PPO_PAPER,
     PPO_PROMPTS,
     PRIMER,
@@ -215,7 +215,7 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
 def gradient_checkpointing(facts: Facts, values: Values) -> Advice:
     """Only where it is needed to fit: it recomputes the forward pass (45 % slower, measured)."""
     if values["method"] == "prefix":
-        return Advice("gradient_checkpointing", False, "it would lose the prefix's keys", PEFT, "high")
+        return Advice("gradient_checkpointing", False, "it would lose the prefix's keys", LIBRARY, "high")
     if fits(facts, values, gradient_checkpointing=False):
         others = [Alternative(True, "less memory for activations, 45 % slower (measured); the tutorials turn it on")]
         return Advice("gradient_checkpointing", False, "it fits without, and is faster", MEASURED, "high", others)
