@@ -17,7 +17,7 @@ NAMES: dict[Shape, str] = {
     "masked": "fills in masked words",
     "seq2seq": "reads a text and writes another",
 }
-# Those that are trained in the tests, or differ from one of them by a tokenizer only.
+# Families that were seen to learn here, or that differ from one of them by their tokenizer only.
 _MASKED = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "modernbert")
 _SEQ2SEQ = ("t5", "mt5", "umt5")
 # Their positions are counted from behind the padding token's number, so the table has two that no token stands at.

@@ -44,6 +44,7 @@ def run(job: Job, linger: float, first: float) -> int:
 
         now = Session(where)
         recipe = now.recipe
+        service.silent = silence.reason(recipe) or service.silent
         if kind == "train":
             from engine.worker import retries, train
 

@@ -65,6 +65,7 @@ class Service:
         self._clients: set[Client] = set()
         self._listener: socket.socket | None = None
         self.answer: Callable[[Client, Ask], None] | None = None  # set once there is a model
+        self.silent = "the model is still being loaded"  # why nothing is answered
         self.quit = threading.Event()
         self._last = time.monotonic()
 
@@ -153,7 +154,7 @@ class Service:
                     client.send({"id": request.get("id"), "error": str(error)})
                     return
                 if self.answer is None:
-                    client.send({"id": ask.id, "error": "the model is still being loaded"})
+                    client.send({"id": ask.id, "error": self.silent})
                     return
                 self._asked.put((client, ask))
             case "stop":

@@ -204,7 +204,7 @@ def test_masks_are_berts(gapped: Make, bert: Path) -> None:
     special = {own.encode(word)[0] for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
     (mask,) = own.encode("[MASK]")
     found = {"mask": 0, "same": 0, "other": 0}
-    for epoch in range(200):
+    for epoch in range(60):
         rows.train.epoch = epoch
         for at, text in enumerate(rows.train.texts):
             row = rows.train[at]
@@ -218,8 +218,8 @@ def test_masks_are_berts(gapped: Make, bert: Path) -> None:
                 found["mask" if seen == mask else "same" if seen == true else "other"] += 1
                 assert seen == mask or seen not in special
     every = sum(found.values())
-    assert found["mask"] / every == pytest.approx(0.8, abs=0.02)
-    assert found["same"] / every == pytest.approx(0.1, abs=0.02)  # one in a hundred of the others is the same by chance
+    assert found["mask"] / every == pytest.approx(0.8, abs=0.03)
+    assert found["same"] / every == pytest.approx(0.1, abs=0.03)  # one in a hundred of the others is the same by chance
 
 
 def test_gaps_hang_on_seed_epoch_and_row_alone(gapped: Make, bert: Path, t5: Path) -> None:
@@ -373,3 +373,90 @@ def test_it_answers_no_question(gapped: Make, bert: Path, tiny_model: Path) -> N
     assert silence.reason(made) == "a model that fills in what is left out of a text answers no question"
     made.model.source = str(tiny_model)
     assert silence.reason(made) == ""
+    made.stage = "reward"
+    assert silence.reason(made) == "a reward model gives scores, not answers"
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "modernbert", "mt5", "umt5"])
+def test_families_are_counted_as_they_are_trained(
+    gapped: Make, bert: Path, t5: Path, tmp_path: Path, family: str
+) -> None:
+    """Their parameters, and a gap that the loss can be taken of."""
+    import torch
+    from transformers import AutoConfig
+
+    from engine.worker import build
+
+    folder = shutil.copytree(t5 if "t5" in family else bert, tmp_path / family)
+    (folder / "model.safetensors").unlink()
+    known = {"vocab_size": 200, "pad_token_id": 0}
+    if "t5" in family:
+        known |= {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+    elif family == "distilbert":
+        known |= {"dim": 48, "hidden_dim": 96, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64}
+    else:
+        known |= {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+        known |= {"max_position_embeddings": 64, **dict.fromkeys(("cls_token_id", "bos_token_id"), 2)}
+        known |= dict.fromkeys(("sep_token_id", "eos_token_id"), 3)
+    config = AutoConfig.for_model(family, **known)
+    # config.json names no class yet, which is how some of the older checkpoints are.
+    build.kind(config).from_config(config).save_pretrained(folder)
+    made = gapped(folder, method="full")
+    found = facts.read(folder)
+    assert found.shape == ("seq2seq" if "t5" in family else "masked")
+    assert found.layers == (4 if "t5" in family else 2) and found.context == {"roberta": 63}.get(
+        family, 512 if "t5" in family else 64
+    )
+    model = build.for_training(made, folder)
+    assert build.sizes(model) == (found.parameters, found.parameters)
+    row = prepared(made, folder).train[0]
+    loss = model(**{name: torch.tensor([ids]) for name, ids in row.items()}).loss
+    assert 2 < float(loss.detach()) < 60
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("bert", ""), ("t5", "relu"), ("t5", "gated-gelu")])
+def test_what_a_layer_keeps_is_what_the_forecast_says(
+    kind: str, parts: str, bert: Path, t5: Path, tmp_path: Path
+) -> None:
+    """On a processor in fp32, all weights learning, with the families' own dropout: bytes a token that torch keeps."""
+    import torch
+    from transformers import BertConfig, BertModel, T5Config, T5EncoderModel, T5ForConditionalGeneration
+
+    from engine.models import kept
+
+    length = 96
+
+    def held(layers: int) -> tuple[int, Any]:
+        if kind == "bert":
+            sizes = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": layers}
+            model: Any = BertModel(BertConfig(vocab_size=50, max_position_embeddings=length, **sizes), False)
+        else:
+            sizes = {"d_model": 64, "d_ff": 256, "num_heads": 4, "d_kv": 16, "num_layers": layers}
+            model = T5EncoderModel(T5Config(vocab_size=50, feed_forward_proj=parts, is_encoder_decoder=False, **sizes))
+        own, found = {one.data_ptr() for one in model.parameters()}, {}
+
+        def keep(one: torch.Tensor) -> torch.Tensor:
+            if one.data_ptr() not in own:
+                found[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+            return one
+
+        mask = torch.ones(2, length, dtype=torch.long)
+        mask[0, -9:] = 0
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+            output = model.train()(input_ids=torch.full((2, length), 7), attention_mask=mask)
+            kept_here = sum(found.values())
+        return kept_here, (model, output)
+
+    (four, _), (two, (model, _)) = held(4), held(2)
+    folder = shutil.copytree(bert if kind == "bert" else t5, tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    if kind == "bert":
+        from transformers import BertForMaskedLM
+
+        BertForMaskedLM(model.config).save_pretrained(folder)
+    else:
+        T5ForConditionalGeneration(T5Config(**{**model.config.to_dict(), "is_encoder_decoder": True})).save_pretrained(
+            folder
+        )
+    said = kept.layer(facts.read(folder), settings(method="full", micro_batch=2), length, "cpu")
+    assert said == pytest.approx((four - two) / 2 / (2 * length), rel=0.03)
