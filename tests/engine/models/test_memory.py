@@ -134,8 +134,8 @@ def test_more_of_anything_takes_more() -> None:
         {"attention": "eager"},
     ):
         assert total(**changes) > total(), changes
-    for changes in ({"gradient_checkpointing": True}, {"precision": "bf16"}, {"targets": "attention"}):
-        assert total(**changes) < total(), changes
+    for less in ({"gradient_checkpointing": True}, {"precision": "bf16"}, {"targets": "attention"}):
+        assert total(**less) < total(), less
     one, two = (total(method="freeze", trained_layers=count) for count in (1, 2))
     assert one < two < total(method="full")
     assert total(method="qlora") < total(method="qlora", bits=8) < total()
