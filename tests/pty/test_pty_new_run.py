@@ -89,7 +89,7 @@ def of_plan(face: Face, world: World) -> None:
         ("compare", "v", "this plan against", RIGHT),
     ):
         if name == "why":
-            face.move(HOME, DOWN, DOWN)
+            face.move(HOME, DOWN, DOWN, DOWN)
             face.at("epochs")
         face.go(key, shows)
         with face.screen(name):
