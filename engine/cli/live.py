@@ -322,7 +322,7 @@ def _failed(end: Status) -> FtuiError:
 
 
 def _finished(run: RunDir, view: RunView) -> None:
-    from engine.runs import directory, silence
+    from engine.runs import directory, export, silence
 
     name = directory.handle(run)
     if view.evaluation is not None:
@@ -331,8 +331,10 @@ def _finished(run: RunDir, view: RunView) -> None:
         for word, event in (("before", view.evaluated[0]), ("after", view.evaluated[-1])):
             show.say(f"{word:>6}: {held_out(event)}")
     show.say(f"{name} is ready, in {run.result or run.path}", "bold")
-    chat = "" if silence.reason(run.recipe()) else f"`ftui chat {name}`, "
-    show.say(f"next: {chat}`ftui export {name} --merged`")
+    recipe = run.recipe()
+    chat = "" if silence.reason(recipe) else f"`ftui chat {name}`, "
+    merged = "" if recipe.settings.method in export.UNMERGED else " --merged"
+    show.say(f"next: {chat}`ftui export {name}{merged}`")
 
 
 def compare(evaluation: Evaluation) -> None:
