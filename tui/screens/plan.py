@@ -238,7 +238,7 @@ class PlanScreen(Step):
     def on_resize(self) -> None:
         # The forecast keeps its place below; a long list of settings scrolls above it.
         height = self.query_one("#body").content_size.height
-        room = max(4, height - (10 if self.has_class("-low") else 13))
+        room = max(4, height - (10 if self.app.size.height < 30 else 13))  # as its breakpoint has it
         for part in ("#plan", "#ask Rows"):
             self.query_one(part).styles.max_height = room
 
