@@ -94,6 +94,8 @@ def attention(facts: Facts, values: Values) -> Advice:
 def unpadded(facts: Facts, values: Values) -> Advice:
     """On: the same losses to the last digits (tests/engine/worker/test_unpadded.py) from fewer tokens."""
     others = [Alternative(False, "rows filled up to the longest, as other trainers do: slower")]
+    if facts.model is not None and facts.model.shape != "causal":
+        return Advice("unpadded", False, "this kind of model is computed padded", MODEL, "high")
     return Advice("unpadded", True, "same losses, no padding computed", "measured", "high", others)
 
 

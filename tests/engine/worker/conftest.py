@@ -18,6 +18,7 @@ from engine.runs.events import ENDED, AnyEvent, Step
 from engine.runs.job import Job
 from engine.runs.journal import Reader
 from tests.engine.settings import settings
+from tests.engine.worker.gapped_models import bert, gapped, sentences, t5  # noqa: F401
 
 Make = Callable[..., Recipe]
 QUESTIONS = ["Who are you?", "What is your name?", "Who made you?", "Hello", "Are you a person?", "Tell me your name."]

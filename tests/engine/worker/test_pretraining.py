@@ -1,134 +1,21 @@
-"""Pre-training by gaps, for real: a tiny BERT and a tiny T5 with random weights learn a few sentences, in this process."""
+"""Pre-training by gaps, for real: a tiny BERT and a tiny T5 learn a few sentences, in this process."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from engine.data import dataset, tokenizer
 from engine.errors import FtuiError
-from engine.hardware import Hardware
-from engine.models import facts, support
-from engine.recipe import Recipe, Stage
 from engine.runs import silence
 from engine.runs.directory import RunDir
 from engine.runs.events import Evaluated, Exported, Sample
-from tests.engine.settings import settings
 from tests.engine.worker.conftest import bits, events, steps
-
-Make = Callable[..., Recipe]
-PLACES = {"france": "paris", "italy": "rome", "spain": "madrid", "japan": "tokyo", "egypt": "cairo", "peru": "lima"}
-SENTENCES = [
-    f"the capital of {country} is {city} , and {city} is the largest town of {country} ."
-    for country, city in PLACES.items()
-]
-SENTINELS = [f"<extra_id_{number}>" for number in range(12)]
-
-
-@pytest.fixture(scope="session")
-def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sentences") / "text.jsonl"
-    path.write_text("\n".join(json.dumps({"text": one}) for one in SENTENCES * 4))
-    return path
-
-
-@pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers with a vocabulary of words."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertForMaskedLM
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    words.normalizer = normalizers.BertNormalizer(lowercase=True)
-    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words.train_from_iterator(
-        SENTENCES, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    )
-    words.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    folder = _saved(tmp_path_factory, words, {**names, "mask_token": "[MASK]"})
-    config = BertConfig(
-        vocab_size=words.get_vocab_size(),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        hidden_dropout_prob=0.05,
-    )
-    return _random(BertForMaskedLM, config, folder, 20.0)
-
-
-@pytest.fixture(scope="session")
-def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A T5 of two layers on each side, and sentinels among its added tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    words = Tokenizer(models.Unigram())
-    words.pre_tokenizer = pre_tokenizers.Metaspace()
-    words.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>", *SENTINELS]
-    words.train_from_iterator(
-        SENTENCES,
-        trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>", show_progress=False),
-    )
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    folder = _saved(tmp_path_factory, words, names)
-    config = T5Config(
-        vocab_size=words.get_vocab_size(),
-        d_model=48,
-        d_kv=12,
-        d_ff=96,
-        num_layers=2,
-        num_heads=4,
-        dropout_rate=0.05,
-        decoder_start_token_id=0,
-    )
-    return _random(T5ForConditionalGeneration, config, folder, 1.0)
-
-
-def _saved(places: pytest.TempPathFactory, words: Any, names: dict[str, str]) -> Path:
-    folder = places.mktemp("model")
-    words.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}))
-    return folder
-
-
-def _random(kind: Any, config: Any, folder: Path, larger: float) -> Path:
-    """Embeddings are the head too, and a frozen small one could not express a confident answer: they are made larger."""
-    import torch
-
-    torch.manual_seed(0)
-    made = kind(config)
-    with torch.no_grad():
-        made.get_input_embeddings().weight *= larger
-    made.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def gapped(recipe: Make, sentences: Path) -> Make:
-    """A recipe that goes on pre-training the model in a folder on the sentences."""
-
-    def make(model: Path, **changes: Any) -> Recipe:
-        small = {"learning_rate": 5e-3, "epochs": 6.0, "max_length": 32, "save_every": 100, "sample_every": 100}
-        made = recipe("gaps", **{**small, "method": "full", **changes})
-        made.stage, made.model.source, made.data.source, made.probe = "pretraining", str(model), str(sentences), ""
-        return made
-
-    return make
-
+from tests.engine.worker.gapped_models import SENTENCES, SENTINELS, Make, prepared
 
 LEARNED = 0.6  # of the loss on held-out texts before, at most; their gaps are the same each time
 
@@ -190,12 +77,6 @@ def test_every_token_left_out_weighs_the_same(gapped: Make, bert: Path, train: C
     assert [e.loss for e in whole] == pytest.approx([e.loss for e in parts], rel=0.1)
     assert [e.grad_norm for e in whole] == pytest.approx([e.grad_norm for e in parts], rel=0.5)
     assert whole[-1].tokens == parts[-1].tokens
-
-
-def prepared(made: Recipe, model: Path) -> Any:
-    from engine.worker import stages
-
-    return stages.load("pretraining", facts.read(model).shape).prepare(made, model)
 
 
 def test_masks_are_berts(gapped: Make, bert: Path) -> None:
@@ -290,60 +171,6 @@ def test_a_text_keeps_what_stands_around_it(gapped: Make, bert: Path, t5: Path, 
             assert ids[:-1] == row.ids[: len(ids) - 1]
 
 
-def test_what_a_model_of_each_shape_is(bert: Path, t5: Path, gapped: Make, tmp_path: Path) -> None:
-    from engine.models import shape
-    from engine.models.trainable import trainable
-    from engine.worker import build
-
-    masked, both = facts.read(bert), facts.read(t5)
-    assert (masked.shape, masked.gaps, masked.layers, masked.context, masked.tied) == ("masked", 1, 2, 64, True)
-    assert (both.shape, both.gaps, both.layers, both.context, both.heads) == ("seq2seq", len(SENTINELS), 4, 512, 4)
-    roberta = {"model_type": "roberta", "architectures": ["RobertaForMaskedLM"], "pad_token_id": 1}
-    assert (shape.of(roberta), shape.context(roberta, 514)) == ("masked", 512)
-    for model, known, beside in ((bert, masked, 2 * 48), (t5, both, 0)):
-        for method in ("full", "lora", *(["freeze"] if model == bert else [])):
-            made = gapped(model, method=method, trained_layers=1)
-            total, trained = build.sizes(build.for_training(made, model))
-            # peft's adapters sit on BERT's head, too, one matrix beside the layers'.
-            extra = made.settings.rank * beside if method == "lora" else 0
-            assert trained == trainable(known, made.settings) + extra
-            assert total == known.parameters + (trained if method == "lora" else 0)
-
-
-def test_other_stages_and_methods_are_refused(bert: Path, t5: Path) -> None:
-    machine = Hardware(cpu="processor", cores=2)
-    for model, kind in ((facts.read(bert), "fills in masked words"), (facts.read(t5), "is an encoder-decoder")):
-        plain = settings(method="lora")
-        assert support.reasons(model, plain, machine, "pretraining") == []
-        for stage in get_args(Stage):
-            if stage != "pretraining":
-                (reason,) = support.reasons(model, plain, machine, stage)
-                assert reason == (
-                    f"{stage} needs a model that goes on with a text, and this one {kind}: take another model, or go on "
-                    "pre-training it on bare text (stage pretraining)"
-                )
-        for method in ("ia3", "prompt", "prefix", "galore", *(["freeze"] if model.shape == "seq2seq" else [])):
-            reason = support.reasons(model, settings(method=method), machine, "pretraining")[0]
-            assert reason == f"{method} does not work here with a model that {kind}: take method lora or full"
-        (reason,) = support.reasons(model, settings(neftune=5.0), machine, "pretraining")
-        assert reason.startswith("neftune is made for tuning on answers") and reason.endswith(": turn it off")
-
-
-def test_a_tokenizer_that_cannot_leave_anything_out_is_refused(bert: Path, t5: Path, tmp_path: Path) -> None:
-    from engine.worker import build
-    from engine.worker.stages.seq2seq import sentinels
-
-    machine = Hardware(cpu="processor", cores=2)
-    for model, words in ((bert, "no mask token"), (t5, "no sentinels (<extra_id_0>, …)")):
-        folder = shutil.copytree(model, tmp_path / model.name / "copy")
-        file = folder / "tokenizer.json"
-        file.write_text(file.read_text().replace("[MASK]", "[HIDE]").replace("extra_id", "more"))
-        (reason,) = support.reasons(facts.read(folder), settings(), machine, "pretraining")
-        assert words in reason and reason.endswith(": take the tokenizer it was pre-trained with")
-    with pytest.raises(FtuiError, match="no sentinels"):
-        sentinels(build.tokenizer(folder))
-
-
 @pytest.mark.parametrize(("model", "method"), [("bert", "lora"), ("t5", "full")])
 def test_exports_answer_like_the_run(
     gapped: Make,
@@ -375,88 +202,3 @@ def test_it_answers_no_question(gapped: Make, bert: Path, tiny_model: Path) -> N
     assert silence.reason(made) == ""
     made.stage = "reward"
     assert silence.reason(made) == "a reward model gives scores, not answers"
-
-
-@pytest.mark.parametrize("family", ["roberta", "distilbert", "modernbert", "mt5", "umt5"])
-def test_families_are_counted_as_they_are_trained(
-    gapped: Make, bert: Path, t5: Path, tmp_path: Path, family: str
-) -> None:
-    """Their parameters, and a gap that the loss can be taken of."""
-    import torch
-    from transformers import AutoConfig
-
-    from engine.worker import build
-
-    folder = shutil.copytree(t5 if "t5" in family else bert, tmp_path / family)
-    (folder / "model.safetensors").unlink()
-    known = {"vocab_size": 200, "pad_token_id": 0}
-    if "t5" in family:
-        known |= {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
-    elif family == "distilbert":
-        known |= {"dim": 48, "hidden_dim": 96, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64}
-    else:
-        known |= {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-        known |= {"max_position_embeddings": 64, **dict.fromkeys(("cls_token_id", "bos_token_id"), 2)}
-        known |= dict.fromkeys(("sep_token_id", "eos_token_id"), 3)
-    config = AutoConfig.for_model(family, **known)
-    # config.json names no class yet, which is how some of the older checkpoints are.
-    build.kind(config).from_config(config).save_pretrained(folder)
-    made = gapped(folder, method="full")
-    found = facts.read(folder)
-    assert found.shape == ("seq2seq" if "t5" in family else "masked")
-    assert found.layers == (4 if "t5" in family else 2) and found.context == {"roberta": 63}.get(
-        family, 512 if "t5" in family else 64
-    )
-    model = build.for_training(made, folder)
-    assert build.sizes(model) == (found.parameters, found.parameters)
-    row = prepared(made, folder).train[0]
-    loss = model(**{name: torch.tensor([ids]) for name, ids in row.items()}).loss
-    assert 2 < float(loss.detach()) < 60
-
-
-@pytest.mark.parametrize(("kind", "parts"), [("bert", ""), ("t5", "relu"), ("t5", "gated-gelu")])
-def test_what_a_layer_keeps_is_what_the_forecast_says(
-    kind: str, parts: str, bert: Path, t5: Path, tmp_path: Path
-) -> None:
-    """On a processor in fp32, all weights learning, with the families' own dropout: bytes a token that torch keeps."""
-    import torch
-    from transformers import BertConfig, BertModel, T5Config, T5EncoderModel, T5ForConditionalGeneration
-
-    from engine.models import kept
-
-    length = 96
-
-    def held(layers: int) -> tuple[int, Any]:
-        if kind == "bert":
-            sizes = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": layers}
-            model: Any = BertModel(BertConfig(vocab_size=50, max_position_embeddings=length, **sizes), False)
-        else:
-            sizes = {"d_model": 64, "d_ff": 256, "num_heads": 4, "d_kv": 16, "num_layers": layers}
-            model = T5EncoderModel(T5Config(vocab_size=50, feed_forward_proj=parts, is_encoder_decoder=False, **sizes))
-        own, found = {one.data_ptr() for one in model.parameters()}, {}
-
-        def keep(one: torch.Tensor) -> torch.Tensor:
-            if one.data_ptr() not in own:
-                found[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
-            return one
-
-        mask = torch.ones(2, length, dtype=torch.long)
-        mask[0, -9:] = 0
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
-            output = model.train()(input_ids=torch.full((2, length), 7), attention_mask=mask)
-            kept_here = sum(found.values())
-        return kept_here, (model, output)
-
-    (four, _), (two, (model, _)) = held(4), held(2)
-    folder = shutil.copytree(bert if kind == "bert" else t5, tmp_path / "m")
-    (folder / "model.safetensors").unlink()
-    if kind == "bert":
-        from transformers import BertForMaskedLM
-
-        BertForMaskedLM(model.config).save_pretrained(folder)
-    else:
-        T5ForConditionalGeneration(T5Config(**{**model.config.to_dict(), "is_encoder_decoder": True})).save_pretrained(
-            folder
-        )
-    said = kept.layer(facts.read(folder), settings(method="full", micro_batch=2), length, "cpu")
-    assert said == pytest.approx((four - two) / 2 / (2 * length), rel=0.03)
