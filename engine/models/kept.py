@@ -94,16 +94,20 @@ def _inputs(facts: ModelFacts, settings: Settings, number: int, device: str) -> 
     if settings.method in VIRTUAL:
         return
     adapted = [linear for linear in facts.linears if linear.attention or settings.targets == "all-linear"]
+    fused = settings.fused_lora and settings.method == "lora" and number == 4 and not settings.dora
     for linear in adapted:
         yield number * settings.rank
         if settings.dora:
             yield from [number * linear.outputs] * 2  # what the base and the adapter give, each to be scaled
-        if settings.dropout > 0:
+        if fused:
+            if settings.dropout > 0:
+                yield linear.inputs  # what was dropped: a byte (engine/worker/fused_lora.py)
+        elif settings.dropout > 0:
             # The input after dropout, one for each matrix, and what was dropped: a byte on a GPU, a number in fp32 else.
             yield (number + (1 if device == "cuda" else 4)) * linear.inputs
         elif number == 2:
             yield number * linear.inputs  # each adapter makes a copy of its own on the way from fp32 to 16 bit
-    if settings.dropout == 0 and number == 4:
+    if number == 4 and (fused or settings.dropout == 0):
         for linear in _different(adapted):
             yield number * linear.inputs
     elif settings.method == "qlora" and settings.bits == 8:

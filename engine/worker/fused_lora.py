@@ -17,7 +17,7 @@ from peft.tuners.lora import Linear
 class _Step(torch.autograd.Function):
     """x [tokens, in], weight [out, in], down [rank, in], up [out, rank] -> [tokens, out]; weight and bias do not learn.
 
-    mask  of dropout, scaled, as x; or None
+    mask  as x, True for what dropout keeps; or None
     """
 
     @staticmethod
@@ -51,17 +51,16 @@ class _Step(torch.autograd.Function):
             if mask is None:
                 to_x.addmm_(above, down)
             else:
-                to_x.addcmul_(above @ down, mask)
+                to_x += (above @ down).mul_(mask)
         return to_x, None, None, to_down, to_up, None, None
 
 
 def dropout_mask(x: torch.Tensor, share: float) -> torch.Tensor:
-    """As large as `x`: 0 for a `share` of the places, to the nearest 1/65536, and 1 / (1 - share) for the others."""
+    """As large as `x`: False for a `share` of the places, to the nearest 1/65536."""
     count = x.numel()
     # One draw of 64 bits is good for four places.
     bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[:count].view(x.shape) >= round(share * 65536) - 32768
-    return kept.to(x.dtype).mul_(1 / (1 - share))
+    return bits.view(torch.int16)[:count].view(x.shape) >= round(share * 65536) - 32768
 
 
 def _forward(self: Linear, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -82,8 +81,11 @@ def _forward(self: Linear, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.
         return Linear.forward(self, x)
     dropout = self.lora_dropout[name]
     flat = x.reshape(-1, x.shape[-1])
-    mask = dropout_mask(flat, dropout.p) if isinstance(dropout, torch.nn.Dropout) else None
-    result = _Step.apply(flat, base.weight, base.bias, down, up, self.scaling[name], mask)
+    scale, mask = self.scaling[name], None
+    if isinstance(dropout, torch.nn.Dropout):
+        mask = dropout_mask(flat, dropout.p)
+        scale /= 1 - dropout.p
+    result = _Step.apply(flat, base.weight, base.bias, down, up, scale, mask)
     return result.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
 

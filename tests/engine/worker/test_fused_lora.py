@@ -67,10 +67,9 @@ def test_dropout_leaves_its_share_out_and_its_gradient_fits(layer: Callable[...,
 
     torch.manual_seed(0)
     mask = fused_lora.dropout_mask(torch.empty(400, 501), 0.05)
-    assert sorted(set(mask.flatten().tolist())) == pytest.approx([0, 1 / 0.95])
-    assert float((mask == 0).float().mean()) == pytest.approx(0.05, abs=0.002)
+    assert float((~mask).float().mean()) == pytest.approx(0.05, abs=0.002)
     for lane in range(4):  # of the 64 bits that are drawn at once
-        assert float((mask.flatten()[lane::4] == 0).float().mean()) == pytest.approx(0.05, abs=0.004)
+        assert float((~mask.flatten()[lane::4]).float().mean()) == pytest.approx(0.05, abs=0.004)
     step = fused_lora._Step.apply
     double = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 6), (2, 6), (4, 2))]
     weight, bias = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
@@ -84,6 +83,9 @@ def test_dropout_leaves_its_share_out_and_its_gradient_fits(layer: Callable[...,
     x = torch.randn(1, 30)
     assert not torch.equal(with_dropout(x), with_dropout(x))
     assert torch.equal(with_dropout.eval()(x), with_dropout(x))
+    # On average it gives what it gives without dropout.
+    many = torch.stack([with_dropout.train()(x) for _ in range(2000)]).mean(0)
+    assert torch.allclose(many, with_dropout.eval()(x), atol=0.5)
 
 
 def test_what_is_not_plain_stays(layer: Callable[..., Any], tiny_model: Path) -> None:
