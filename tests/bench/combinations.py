@@ -31,6 +31,7 @@ from engine.runs.journal import Reader
 from tests import tiny
 from tests.engine import forking
 from tests.engine.settings import settings
+from tests.engine.worker.gapped_models import SENTENCES, build_bert, build_t5
 
 METHODS: tuple[Method, ...] = typing.get_args(Method)
 ORDER: tuple[Method, ...] = ("lora", *METHODS)
@@ -70,6 +71,7 @@ RATES: dict[Method, float] = {
     "prefix": 1e-1,
     "bottleneck": 1e-2,
 }
+SHAPES = {"bert": build_bert, "t5": build_t5}
 GENTLER = {"dpo": 0.25, "kto": 0.5, "reward": 0.25, "ppo": 0.5}  # times the rate above
 
 
@@ -113,8 +115,10 @@ def main(wanted: list[str]) -> int:
             environment = {**os.environ, **forking.settings(place)}
             environment["PYTHONPATH"] = f"{environment['PYTHONPATH']}{os.pathsep}{forking.HERE.parents[1]}"
             tables = {
-                title: [train(what, stage, words, environment) for what, stage, words in lines if chosen(words, wanted)]
-                for title, lines in (("Stages and methods", every_pair()), ("Settings", every_value()))
+                title: [
+                    train(what, stage, words, environment) for what, stage, words in lines() if chosen(words, wanted)
+                ]
+                for title, lines in TABLES.items()
             }
     print(page(tables, time.monotonic() - began))
     failed = [line for lines in tables.values() for line in lines if not line.learned]
@@ -131,13 +135,17 @@ def prepare(folder: Path) -> None:
     """The model and the rows."""
     tiny.build(folder / "tiny")
     tiny.build(folder / "lively", embedding=0.1)
+    for shape, build in SHAPES.items():
+        build(folder / shape)
+    (folder / "sentences.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in SENTENCES * 4))
     for name, rows in ROWS.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "text.txt").write_text("\n\n".join([tiny.WORDS] * 12))
 
 
 def given(stage: Stage, method: Method) -> list[str]:
-    words = [*GIVEN[stage], "--method", method, "--lr", f"{RATES[method] * GENTLER.get(stage, 1.0):g}"]
+    gentler = 1.0 if method == "ia3" else GENTLER.get(stage, 1.0)
+    words = [*GIVEN[stage], "--method", method, "--lr", f"{RATES[method] * gentler:g}"]
     if stage in RL:
         words += ["--batch", str(IN_A_STEP[stage]), "-e", "accumulation=1", *SHORT_ANSWERS]
     if stage in ("grpo", "rloo"):
@@ -151,6 +159,14 @@ def every_pair() -> Iterator[tuple[str, Stage, list[str]]]:
     for stage in STAGES:
         for method in METHODS:
             yield f"{stage}, {method}", stage, given(stage, method)
+
+
+def other_shapes() -> Iterator[tuple[str, Stage, list[str]]]:
+    """Pre-training of models that fill gaps; `tests.engine.worker.test_refused` has why they learn nothing else."""
+    for shape in SHAPES:
+        for method in METHODS:
+            words = ["--stage", "pretraining", "--data", "sentences.jsonl", "--epochs", "12", "--method", method]
+            yield f"{shape}, {method}", "pretraining", [*words, "--lr", f"{RATES[method]:g}", "--model", f"./{shape}"]
 
 
 def every_value() -> Iterator[tuple[str, Stage, list[str]]]:
@@ -194,22 +210,19 @@ def _counts(name: str) -> tuple[Stage, Method]:
     raise LookupError(name)
 
 
+TABLES = {
+    "Stages and methods": every_pair,
+    "Pre-training of BERT and T5": other_shapes,
+    "Settings": every_value,
+}
+
+
 def train(what: str, stage: Stage, words: list[str], environment: dict[str, Any]) -> Line:
     """One run, by the verb."""
     print(what, "…", end=" ", file=sys.stderr, flush=True)
     name = what.replace(", ", "-").replace(" ", "-")
-    command = [
-        sys.executable,
-        "-m",
-        "tui",
-        "train",
-        *words,
-        "--model",
-        "./lively" if stage in RL else "./tiny",
-        "--name",
-        name,
-        "--wait",
-    ]
+    model = [] if "--model" in words else ["--model", "./lively" if stage in RL else "./tiny"]
+    command = [sys.executable, "-m", "tui", "train", *words, *model, "--name", name, "--wait"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode == Exit.PLAN_REFUSED or done.returncode == Exit.RECIPE_INVALID:
         reason = done.stderr.strip().splitlines()[0].removeprefix("ftui: ").strip()

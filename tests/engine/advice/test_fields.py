@@ -29,7 +29,11 @@ def test_every_stage_and_method_says_what_it_does() -> None:
 def test_every_method_has_its_word_and_its_number() -> None:
     assert list(fields.METHODS) == list(get_args(Method))
     words = {method: fields.trains(settings(method=method, rank=32, virtual_tokens=7)) for method in get_args(Method)}
-    assert (words["galore"], words["bottleneck"], words["prefix"]) == ("GaLore r32", "bottleneck r32", "prefix of 7 tokens")
+    assert (words["galore"], words["bottleneck"], words["prefix"]) == (
+        "GaLore r32",
+        "bottleneck r32",
+        "prefix of 7 tokens",
+    )
     assert len(set(words.values())) == len(words)
 
 

@@ -30,6 +30,17 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `build_bert`."""
+    return build_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `build_t5`."""
+    return build_t5(tmp_path_factory.mktemp("t5"))
+
+
+def build_bert(folder: Path) -> Path:
     """A BERT of two layers with a vocabulary of words."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import BertConfig, BertForMaskedLM
@@ -45,7 +56,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    folder = _saved(tmp_path_factory, words, {**names, "mask_token": "[MASK]"})
+    _save(folder, words, {**names, "mask_token": "[MASK]"})
     config = BertConfig(
         vocab_size=words.get_vocab_size(),
         hidden_size=48,
@@ -58,8 +69,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _random(BertForMaskedLM, config, folder, 20.0)
 
 
-@pytest.fixture(scope="session")
-def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build_t5(folder: Path) -> Path:
     """A T5 of two layers on each side, and sentinels among its added tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import T5Config, T5ForConditionalGeneration
@@ -74,7 +84,7 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    folder = _saved(tmp_path_factory, words, names)
+    _save(folder, words, names)
     config = T5Config(
         vocab_size=words.get_vocab_size(),
         d_model=48,
@@ -88,11 +98,10 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _random(T5ForConditionalGeneration, config, folder, 1.0)
 
 
-def _saved(places: pytest.TempPathFactory, words: Any, names: dict[str, str]) -> Path:
-    folder = places.mktemp("model")
+def _save(folder: Path, words: Any, names: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     words.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}))
-    return folder
 
 
 def _random(kind: Any, config: Any, folder: Path, larger: float) -> Path:
