@@ -8,13 +8,24 @@ from typing import Any
 
 import torch
 
-from engine.worker import build, generate
+from engine.worker import build, decode, generate
 from engine.worker.service import Ask, Client
 from engine.worker.session import Session
 
 
-def reply(now: Session, client: Client, ask: Ask) -> None:
-    """Stream the answer to `client`; leaves the model in the mode (training or not) that it was in."""
+def ready(now: Session, which: str = "tuned") -> decode.Next:
+    """What reads for the tuned model or the base, kept from turn to turn with what it has read. Not while the model learns:
+    merged copies and keys and values would be those of an earlier step."""
+    if which not in now.readers:
+        now.readers[which] = decode.reader(now.base_in_chat() if which == "base" else now.model, which != "base")
+    return now.readers[which]
+
+
+def reply(now: Session, client: Client, ask: Ask, learning: bool = False) -> None:
+    """Stream the answer to `client`; leaves the model in the mode (training or not) that it was in.
+
+    learning  between two steps of its training
+    """
     if client.gone:
         return
     model, training = now.model, now.model.training
@@ -35,8 +46,10 @@ def reply(now: Session, client: Client, ask: Ask) -> None:
         model.eval()
         began, count, reason = time.monotonic(), 0, "end"
         with base:
+            source = decode.Plain(model) if learning else ready(now, "base" if ask.which == "base" else "tuned")
+            ends = generate.stop_ids(model, now.tokenizer)
             pieces = generate.stream(
-                model, now.tokenizer, ids, sampling, lambda: client.gone or ask.id in client.stopped
+                source, now.tokenizer, ids, sampling, ends, lambda: client.gone or ask.id in client.stopped
             )
             for text, ended in pieces:
                 if ended:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,6 +9,10 @@ from typing import Any
 import torch
 from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
+
+from engine.worker.decode import Next, mixed
+
+LIKELIEST = 256  # tokens looked at first
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
@@ -27,39 +30,28 @@ def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {i for i in ids if i is not None}
 
 
-@torch.no_grad()
 def stream(
-    model: Any,
+    source: Next,
     tokenizer: PreTrainedTokenizerBase,
     ids: list[int],
     sampling: Sampling,
+    ends: set[int],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[str, str]]:
     """Yield (text, "") for each new piece of the answer and ("", reason) at its end: "end", "length" or "stopped".
 
     Randomness comes from a generator of its own: the state that training depends on is never touched.
     """
-    ends = stop_ids(model, tokenizer)
-    place = model.device
-    random = torch.Generator(device=place)
-    if sampling.seed is None:
-        random.seed()
-    else:
-        random.manual_seed(sampling.seed)
-    inputs = torch.tensor([ids], device=place)
-    cache = None
-    # An adapter that puts virtual tokens ahead of the text would do so at every token; the cache has them already.
-    later = model.get_base_model() if hasattr(model, "get_base_model") else model
+    random: torch.Generator | None = None
     answer: list[int] = []
     shown = ""
     for _ in range(sampling.max_tokens):
         if should_stop():
             yield "", "stopped"
             return
-        with mixed(model):
-            output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache, model = output.past_key_values, later
-        token = _choose(output.logits[0, -1].float(), sampling, random)
+        logits = source.logits([*ids, *answer])
+        random = random or _drawn_from(sampling.seed, logits.device)
+        token = _choose(logits, sampling, random)
         if token in ends:
             yield "", "end"
             return
@@ -69,17 +61,16 @@ def stream(
         if not text.endswith("\ufffd") and len(text) > len(shown):
             yield text[len(shown) :], ""
             shown = text
-        inputs = torch.tensor([[token]], device=place)
     yield "", "length"
 
 
-def mixed(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """Autocast for a model whose trained layers are in fp32 above frozen ones in 16 bit; adapters see to it themselves."""
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    short = dtypes - {torch.float32}
-    if hasattr(model, "peft_config") or len(dtypes) < 2:
-        return contextlib.nullcontext()
-    return torch.autocast(model.device.type, short.pop())
+def _drawn_from(seed: int | None, place: torch.device) -> torch.Generator:
+    random = torch.Generator(device=place)
+    if seed is None:
+        random.seed()
+    else:
+        random.manual_seed(seed)
+    return random
 
 
 def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
@@ -88,7 +79,10 @@ def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -
         return int(logits.argmax())
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
+        # The likeliest few nearly always reach top_p: sorting a whole vocabulary takes far longer than finding them.
+        ordered, order = probabilities.topk(min(LIKELIEST, len(probabilities)))
+        if float(ordered.sum()) <= sampling.top_p:
+            ordered, order = probabilities.sort(descending=True)
         ordered[ordered.cumsum(0) - ordered > sampling.top_p] = 0  # the first is always kept
         return int(order[torch.multinomial(ordered, 1, generator=random)])
     return int(torch.multinomial(probabilities, 1, generator=random))

@@ -21,6 +21,7 @@ from engine.runs.directory import RunDir
 from engine.runs.events import State, StateName
 from engine.runs.journal import Writer
 from engine.worker import build
+from engine.worker.decode import Next
 
 STACK = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers")
 
@@ -34,6 +35,7 @@ class Session:
         self.journal = Writer(run.journal_path)
         self.model: Any = None
         self._original: Any = None
+        self.readers: dict[str, Next] = {}  # of the finished model and of its base, with what they have read in chat
 
     def enter(self, state: StateName, detail: str = "") -> None:
         self.journal.write(State(state=state, detail=detail))

@@ -90,7 +90,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
 
     def between(client: Client, ask: Ask) -> None:
         now.journal.write(Progress(what="an answer in chat", done=0, total=0))
-        answer.reply(now, client, ask)
+        answer.reply(now, client, ask, learning=True)
 
     def begin(steps: int) -> None:
         now.enter("training")

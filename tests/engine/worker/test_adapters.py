@@ -16,7 +16,7 @@ from engine.models.trainable import trainable
 from engine.recipe import VIRTUAL, Model, Recipe, Settings
 from engine.runs.directory import RunDir
 from engine.runs.events import Evaluated, State
-from engine.worker import adapters, build, generate
+from engine.worker import adapters, build, decode, generate
 from tests.engine.settings import settings
 from tests.engine.worker.conftest import QUESTIONS, bits, events, steps
 
@@ -123,11 +123,17 @@ def test_token_by_token_and_all_at_once_are_the_same_answer(base: Callable[[Sett
     prompts = [[265, 266, 267, 268, 269, 270, 271, 300], [330, 331, 332]]  # of different lengths: one is padded
     together = list(generate.answers(made, words, prompts, max_tokens=12))
     sampling = generate.Sampling(temperature=0, max_tokens=12)
-    streamed = ["".join(text for text, _ in generate.stream(made, words, ids, sampling)).strip() for ids in prompts]
+
+    def one_by_one(tuned: bool) -> list[str]:
+        ends = generate.stop_ids(made, words)
+        source = decode.reader(made, tuned)
+        return ["".join(t for t, _ in generate.stream(source, words, ids, sampling, ends)).strip() for ids in prompts]
+
+    streamed = one_by_one(True)
     assert streamed == together
     with made.disable_adapter():
         off = list(generate.answers(made, words, prompts, max_tokens=12))
-        alone = ["".join(t for t, _ in generate.stream(made, words, ids, sampling)).strip() for ids in prompts]
+        alone = one_by_one(False)
     assert off == alone == list(generate.answers(plain, words, prompts, max_tokens=12)) != together
 
 
