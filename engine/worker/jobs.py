@@ -76,6 +76,7 @@ def run(job: Job, linger: float, first: float) -> int:
             now.model = build.for_chat(recipe, now.folder, _result(where, options.get("checkpoint")))
             service.answer = lambda client, ask: answer.reply(now, client, ask)
             service.open()
+            answer.ready(now)  # before the first question, not at it
         elif kind == "evaluate":
             from engine.worker import measure
 
