@@ -23,7 +23,7 @@ from engine.worker import __main__ as worker
 
 
 def session(run: RunDir) -> Any:
-    return SimpleNamespace(run=run, recipe=None, journal=Writer(run.journal_path))
+    return SimpleNamespace(run=run, recipe=run.recipe(), journal=Writer(run.journal_path))
 
 
 def train(now: Any, *_: object, before_ready: Callable[[], None] = lambda: None) -> bool:
