@@ -93,8 +93,9 @@ common = dict(model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.flo
         task_type="CAUSAL_LM"))
 if r.stage == "dpo":
     from trl import DPOConfig, DPOTrainer
-    pairs = [{"prompt": [m.__dict__ if hasattr(m, "__dict__") else {"role": m.role, "content": m.content} for m in e.messages],
-        "chosen": [{"role": "assistant", "content": e.chosen}], "rejected": [{"role": "assistant", "content": e.rejected}]}
+    pairs = [{"prompt": [{"role": m.role, "content": m.content} for m in e.messages],
+        "chosen": [{"role": "assistant", "content": e.chosen.content}],
+        "rejected": [{"role": "assistant", "content": e.rejected.content}]}
         for e in dataset.load(r.data).examples]
     trainer = DPOTrainer(args=DPOConfig(**shared, beta=s.beta, loss_type=[s.loss]), train_dataset=Dataset.from_list(pairs), **common)
 else:
