@@ -124,7 +124,7 @@ class Face:
     def home(self, number: int = 0) -> None:
         """The cursor on a run of the list, whatever is on the screen: escape leaves a line that is edited."""
         self.keys(ESCAPE, ESCAPE)
-        self.go("1", "New run from a preset")
+        self.go("1", "New run from a preset", "LoRA r8")  # the runs are read after the first picture
         self.go("/", "part of a name")  # leads to the runs, wherever a click has gone
         self.keys(ESCAPE)
         self.move(HOME, *[DOWN] * number)

@@ -171,6 +171,7 @@ class Pty:
         if not self.pid:
             with contextlib.suppress(BaseException):
                 os.setsid()
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that were started by nohup ignore it
                 fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
                 for number in (0, 1, 2):
                     os.dup2(slave, number)
