@@ -115,18 +115,14 @@ def check(recipe: Recipe) -> None:
 
 def check_next(stage: Stage, model: str, adapter: str | None, reward: str | None, before: Sequence[Recipe]) -> None:
     """The same for one stage after those `before` it."""
-    if why := _trouble(stage, model, adapter, reward, before):
+    if why := trouble(stage, model, adapter, reward, before):
         raise FtuiError(Exit.RECIPE_INVALID, f"stage {stage}: {why[0]}", next_step=why[1])
 
 
-def trouble(one: Recipe, before: Sequence[Recipe]) -> tuple[str, str] | None:
-    """(cause, way out) of what is wrong with a stage after those `before` it, None where nothing is."""
-    return _trouble(one.stage, one.model.source, one.adapter, one.reward, before)
-
-
-def _trouble(
+def trouble(
     stage: Stage, model: str, adapter: str | None, reward: str | None, before: Sequence[Recipe]
 ) -> tuple[str, str] | None:
+    """(cause, way out) of what is wrong with a stage after those `before` it, None where nothing is."""
     if any(earlier.stage == stage for earlier in before):
         return "it stands twice in this chain", "take each stage once; `ftui train --from RUN` adds another run later"
     if before and model != before[0].model.source:

@@ -254,7 +254,8 @@ def _named(draft: Draft, name: str) -> Draft:
 def refusals(draft: Draft) -> list[str]:
     """Reasons why this should not start, in words; empty where nothing speaks against it. A later stage's begin with its name."""
     reasons = list(draft.plan.refusals)
-    if trouble := chain.trouble(draft.recipe, draft.choice.before):
+    one = draft.recipe
+    if trouble := chain.trouble(one.stage, one.model.source, one.adapter, one.reward, draft.choice.before):
         reasons.insert(0, ": ".join(trouble))
     if draft.partial:
         reasons.append("the rows are still being read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
@@ -54,12 +55,12 @@ def choices(draft: Draft, field: str) -> list[Offer]:
     advice = find(draft, field)
     said = {advice.value: advice.reason, **{other.value: other.effect for other in advice.alternatives}}
     said |= fields.DOES.get(field, {})
-    return [_offer(draft, field, value, said.get(value, "")) for value in _values(field, draft.recipe.stage)]
+    return _offers(draft, field, [(value, said.get(value, "")) for value in _values(field, draft.recipe.stage)])
 
 
 def alternatives(draft: Draft, field: str) -> list[Offer]:
     """The values that the advice names beside its own."""
-    return [_offer(draft, field, other.value, other.effect) for other in find(draft, field).alternatives]
+    return _offers(draft, field, [(other.value, other.effect) for other in find(draft, field).alternatives])
 
 
 def find(draft: Draft, field: str) -> Advice:
@@ -76,12 +77,17 @@ def _values(field: str, stage: Stage) -> tuple[Any, ...]:
     return (True, False) if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()
 
 
-def _offer(draft: Draft, field: str, value: Any, does: str) -> Offer:
+def _offers(draft: Draft, field: str, values: Sequence[tuple[Any, str]]) -> list[Offer]:
+    refused = drafts.refusals(draft)
+    return [_offer(draft, field, value, does, refused) for value, does in values]
+
+
+def _offer(draft: Draft, field: str, value: Any, does: str, before: Sequence[str]) -> Offer:
+    """before  why the draft would not start as it is"""
     try:
         after = taken(draft, field, value)
     except FtuiError as error:
         return Offer(value, does, refused=error.cause)
-    before = drafts.refusals(draft)
     refused = next((reason for reason in drafts.refusals(after) if reason not in before), "")
     memory = after.plan.memory
     moves = brief(compare(draft.plan, after.plan))

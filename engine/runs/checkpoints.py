@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.paths import sync
+from engine.paths import sha256, sync
 
 if TYPE_CHECKING:
     from engine.runs.directory import RunDir
@@ -62,7 +62,7 @@ def commit(staging: Path, final: Path, facts: dict[str, Any] | None = None) -> P
             continue
         path.chmod(0o600)
         sync(path)
-        files[path.relative_to(staging).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.relative_to(staging).as_posix()] = {"size": path.stat().st_size, "sha256": sha256(path)}
     content = _manifest({"step": int(match[1]), "files": files, **(facts or {})})
     descriptor = os.open(staging / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -100,7 +100,7 @@ def verify(folder: Path) -> bool:
         # Sizes first: they cost nothing and most damage shows there.
         if any(path.is_symlink() or path.stat().st_size != expected["size"] for path, expected in paths):
             return False
-        return all(_sha256(path) == expected["sha256"] for path, expected in paths)
+        return all(sha256(path) == expected["sha256"] for path, expected in paths)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -181,8 +181,3 @@ def _manifest(content: dict[str, Any]) -> bytes:
     body = json.dumps(content, sort_keys=True, default=str)
     seal = hashlib.sha256(body.encode()).hexdigest()
     return json.dumps({**json.loads(body), "manifest_sha256": seal}, sort_keys=True, indent=1).encode()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

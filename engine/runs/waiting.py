@@ -7,11 +7,10 @@ too, and takes no memory while nobody is at work; `control.resume_chain` of eith
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 
+from engine import paths
 from engine.runs import links, status
 from engine.runs.directory import RunDir, handle
 from engine.runs.events import Failure, Result, State, StateName
@@ -118,13 +117,8 @@ def damage(run: RunDir) -> str:
     files = told.files if isinstance(told, Result) else {}
     for name, expected in files.items():
         try:
-            if sha256(run.result / name) != expected:
+            if paths.sha256(run.result / name) != expected:
                 return f"{name} has changed"
         except OSError:
             return f"{name} is missing"
     return ""
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

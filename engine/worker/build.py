@@ -238,6 +238,11 @@ def for_chat(recipe: Recipe, folder: Path, result: Path) -> Any:
     return PeftModel.from_pretrained(model, result).eval()
 
 
+def core(model: Any) -> Any:
+    """The model of transformers that an adapter sits in, or `model` itself where there is none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def sizes(model: Any) -> tuple[int, int]:
     """(all parameters, trained parameters), counted as if nothing were packed into 4 bits."""
     total = trained = 0

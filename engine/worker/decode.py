@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from engine import hardware
-from engine.worker import unpadded
+from engine.worker import build, unpadded
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 # Of a logit: a merged matrix rounds otherwise than one with its adapter beside it (as for exports).
@@ -81,7 +81,7 @@ class Reader:
 
     def __init__(self, model: Any, tuned: bool = True) -> None:
         """tuned  with what its adapter makes of the model. Raises AttributeError where the build is another."""
-        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        core = build.core(model)
         body = core.base_model
         self._embed, self._rotary, self._head = body.embed_tokens, body.rotary_emb, core.get_output_embeddings()
         merge = tuned and _room(model)
@@ -221,7 +221,7 @@ def _room(model: Any) -> bool:
 def reader(model: Any, tuned: bool = True) -> Next:
     """What reads for `model` while it is not trained; with `tuned` false, for the base, its adapter switched off by the caller."""
     virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = build.core(model)
     if (tuned and virtual) or not unpadded.fits(core) or not isinstance(mixed(model), contextlib.nullcontext):
         return Plain(model)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import set_seed
 from engine import hardware, paths, speeds
 from engine.models import facts
 from engine.recipe import PPO_PASSES
-from engine.runs import checkpoints, waiting
+from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, Progress, Result, Sample, Start, Step
 from engine.runs.journal import Reader
@@ -51,7 +50,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
 
     from_step = int(Path(resume).name.removeprefix("step-")) if resume else 0
     origin = {
-        "recipe_sha256": _sha256(where.recipe_path),
+        "recipe_sha256": paths.sha256(where.recipe_path),
         "data_sha256": rows.sha256,
         "versions": session.versions(),
     }
@@ -206,7 +205,7 @@ def _save_result(now: Session, step: int) -> None:
     for path in stage.rglob("*"):
         paths.sync(path)
         if path.suffix in (".json", ".safetensors"):  # what the next stage of a chain reads
-            files[path.relative_to(stage).as_posix()] = waiting.sha256(path)
+            files[path.relative_to(stage).as_posix()] = paths.sha256(path)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -214,10 +213,6 @@ def _save_result(now: Session, step: int) -> None:
     stage.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     now.journal.write(Result(kind="adapter" if adapts else "model", path=target.name, step=step, files=files))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _json(outcome: Any) -> bytes:

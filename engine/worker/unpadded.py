@@ -23,6 +23,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from engine.worker import build
+
 NAME = "sdpa_pieces"  # of the attention, for transformers
 LEAST_SHARED = 4  # tokens; fewer are not worth a piece of their own
 IGNORED = -100
@@ -155,7 +157,7 @@ def install(model: Any) -> bool:
 
     Returns False, and leaves the model as it is, where it cannot be done or where a trial finds other numbers.
     """
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = build.core(model)
     padded = core.__dict__.get("forward")  # TRL's
     if padded is None or not fits(model):
         return False
@@ -181,7 +183,7 @@ def fits(model: Any) -> bool:
 
     It can still be one of a kind that is not known here, which `install` finds out by trying.
     """
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = build.core(model)
     config = core.config.get_text_config()
     return (
         not getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)  # virtual tokens go first

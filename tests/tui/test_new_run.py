@@ -13,7 +13,7 @@ from engine.draft import Choice
 from engine.hardware import Hardware
 from tests.tui.stage import seen, until
 from tui.app import FtuiApp
-from tui.screens.plan import reason, typed
+from tui.plan_lines import reason, typed
 from tui.wizard import command
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)])

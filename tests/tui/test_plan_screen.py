@@ -17,9 +17,10 @@ from engine.draft import Choice
 from tests.tui.run_files import FakeRun
 from tests.tui.stage import MACHINE, seen, until
 from tui.app import FtuiApp
+from tui.plan_lines import lines
 from tui.screens.fits import fit_lines
 from tui.screens.gate import GOALS
-from tui.screens.plan import PlanScreen, lines
+from tui.screens.plan import PlanScreen
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 

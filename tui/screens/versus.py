@@ -15,6 +15,7 @@ from engine.errors import FtuiError
 from engine.text import safe, shorten
 from tui.frame import FAINT, FOCUS, Frame
 from tui.listing import pad
+from tui.plan_lines import words
 from tui.rows import Rows
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class ChangeLine(Struct, frozen=True):
 
 def change_lines(changes: list[Change]) -> list[ChangeLine]:
     """Changes as lines; a warning is a sentence, which stands where the effect does."""
-    from tui.screens.plan import words
-
     lines = []
     for index, change in enumerate(changes):
         theirs, ours = (safe(text) for text in change.words())

@@ -15,6 +15,7 @@ from engine.errors import FtuiError
 from engine.text import number, safe, shorten
 from tui.frame import FAINT, Frame
 from tui.listing import pad
+from tui.plan_lines import words
 from tui.rows import Rows
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ class WhyScreen(Frame):
     ]
 
     def __init__(self, plan: PlanScreen, advice: Advice) -> None:
-        from tui.screens.plan import words
-
         super().__init__()
         self._plan, self._advice = plan, advice
         field = words(advice.field)
@@ -64,8 +63,6 @@ class WhyScreen(Frame):
         self.command = f"ftui plan --explain {advice.field}"
 
     def body(self) -> ComposeResult:
-        from tui.screens.plan import words
-
         advice = self._advice
         text: list[str | tuple[str, str]] = [
             (f"{words(advice.field)}  {safe(number(advice.value))}", "bold"),

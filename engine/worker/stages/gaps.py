@@ -142,8 +142,7 @@ class Collator:
 
 def bare(model: Any) -> Any:
     """The model of transformers, whatever adapter is around it."""
-    unwrapped = getattr(model, "module", model)
-    return unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+    return build.core(getattr(model, "module", model))
 
 
 @contextlib.contextmanager

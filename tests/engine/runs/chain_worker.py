@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from engine import paths
 from engine.runs import waiting
 from engine.runs.events import Result
 from tests.engine.runs import slot_worker
@@ -19,7 +20,7 @@ def leave_result(run: Any, journal: Any) -> None:
     for name in ("adapter_config.json", "tokenizer.json"):
         (run.adapter / name).write_text("{}")
     (run.adapter / "adapter_model.safetensors").write_bytes(run.name.encode())
-    files = {path.name: waiting.sha256(path) for path in run.adapter.iterdir()}
+    files = {path.name: paths.sha256(path) for path in run.adapter.iterdir()}
     journal.write(Result(kind="adapter", path="adapter", step=1, files=files))
 
 

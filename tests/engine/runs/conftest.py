@@ -72,12 +72,17 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     yield make
     for run in made:
-        record = status.read_json(run.supervisor_path)
-        for who in ("worker", "supervisor"):
-            found = processes.parse(record.get(who))
-            if found is not None and found.pid != os.getpid():
-                with contextlib.suppress(OSError):
-                    processes.send(found, signal.SIGKILL)
+        kill(run)
+
+
+def kill(run: RunDir) -> None:
+    """Supervisor and worker, SIGKILL; a forked worker goes with its stub."""
+    record = status.read_json(run.supervisor_path)
+    for who in ("supervisor", "worker"):
+        found = processes.parse(record.get(who))
+        if found is not None and found.pid != os.getpid():
+            with contextlib.suppress(OSError):
+                processes.send(found, signal.SIGKILL)
 
 
 def outcome(run: RunDir) -> tuple[list[str], bytes]:

@@ -5,11 +5,8 @@ Workers are the real one up to their turn; in training's place they wait for a f
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +23,7 @@ from engine.runs.directory import RunDir
 from engine.runs.events import Failure, State
 from engine.runs.journal import Reader, Writer
 from tests.engine.runs.chain_worker import leave_result
-from tests.engine.runs.conftest import make_recipe, over, pid_of, until
+from tests.engine.runs.conftest import kill, make_recipe, over, pid_of, until
 from tests.engine.runs.slot_worker import Machine
 
 Chain = Callable[..., list[RunDir]]
@@ -68,15 +65,6 @@ def chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Chain]:
     yield start
     for run in started:
         kill(run)
-
-
-def kill(run: RunDir) -> None:
-    record = status.read_json(run.supervisor_path)
-    for who in ("supervisor", "worker"):
-        found = processes.parse(record.get(who))
-        if found is not None and found.pid != os.getpid():
-            with contextlib.suppress(OSError):
-                processes.send(found, signal.SIGKILL)
 
 
 def state(run: RunDir) -> str:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.cli import main
 from engine.recipe import Recipe, to_yaml
-from engine.runs import control, directory, processes, status
-from engine.runs.directory import RunDir
+from engine.runs import control, directory, status
 from engine.runs.events import Evaluated, Sample
 from engine.runs.journal import Reader
+from tests.engine.runs.conftest import kill
 from tests.engine.worker.conftest import QUESTIONS, events, wait
-
-
-def kill(run: RunDir) -> None:
-    """Supervisor and worker, SIGKILL; the forked worker goes with its stub."""
-    record = status.read_json(run.supervisor_path)
-    for who in ("supervisor", "worker"):
-        found = processes.parse(record.get(who))
-        if found is not None and found.pid != os.getpid():
-            with contextlib.suppress(OSError):
-                processes.send(found, signal.SIGKILL)
 
 
 def test_sft_then_dpo_killed_between_the_two_and_resumed(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
