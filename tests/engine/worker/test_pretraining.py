@@ -17,17 +17,17 @@ from engine.runs.events import Evaluated, Exported, Sample
 from tests.engine.worker.conftest import bits, events, steps
 from tests.engine.worker.gapped_models import SENTENCES, SENTINELS, Make, prepared
 
-LEARNED = 0.6  # of the loss on held-out texts before, at most; their gaps are the same each time
+LEARNED = 0.7  # of the loss on held-out texts before; the gaps are the same each time. Six seeds came to 0.55 at most
 
 
 @pytest.mark.parametrize(
     ("model", "method", "rate", "epochs"),
     [
         ("bert", "full", 5e-3, 12.0),
-        ("bert", "lora", 2e-2, 8.0),
-        ("bert", "freeze", 1e-2, 8.0),
-        ("t5", "full", 1e-2, 8.0),
-        ("t5", "lora", 2e-2, 8.0),
+        ("bert", "lora", 5e-3, 16.0),
+        ("bert", "freeze", 5e-3, 12.0),
+        ("t5", "full", 5e-3, 12.0),
+        ("t5", "lora", 1e-2, 12.0),
     ],
 )
 def test_the_loss_falls(
