@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.advice import Advice, Plan
     from engine.advice.compare import Change
     from engine.draft import Draft
-    from engine.models.memory import Fit, Memory
+    from engine.models.memory import Memory
 
 _MEMORY_BAR = 40
 _FILLS = "█▓▒░▚▞"
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             reasons.explain(draft, args.explain)
     elif args.fits and args.json:
-        show.emit([{**msgspec.to_builtins(fit), "total": fit.memory.total} for fit in _fits(draft)])
+        show.emit(fits_document(draft))
     elif args.fits:
         show_fits(draft)
     elif args.json:
@@ -210,20 +210,38 @@ def show_memory(draft: Draft) -> None:
 
 
 def show_fits(draft: Draft) -> None:
-    """What else fits: every method at every micro-batch."""
-    lines: dict[str, list[Fit]] = {}
-    for fit in _fits(draft):
-        lines.setdefault(fit.label, []).append(fit)
-    columns = ("rows at once", *(str(fit.micro_batch) for fit in next(iter(lines.values()))))
+    """What else fits: every method at every micro-batch, and of the others why they cannot be used."""
+    from engine import fits
+
+    table = fits.table(draft)
+    columns = ("rows at once", *map(str, fits.MICRO_BATCHES))
     rows = []
-    for label, fits in lines.items():
-        cells = [(f"{'✓' if f.fits else '✗'} {size(f.memory.total)}", "green" if f.fits else "dim") for f in fits]
-        rows.append((show.styled(label), *(show.styled(*cell) for cell in cells)))
+    for fit in table:
+        if not fit.refused:
+            cells = [
+                (f"{'✓' if c.fits else '✗'} {size(c.memory.total)}", "green" if c.fits else "dim") for c in fit.cells
+            ]
+            name = f"{fit.label} *" if fit.checkpointing else fit.label
+            rows.append((show.styled(name), *(show.styled(*cell) for cell in cells)))
     show.say(f"✓ fits into {size(draft.advice_facts.hardware.budget)}, ✗ does not", "dim")
     show.console().print(show.table(columns, rows, right=columns[1:]))
-    for label, fits in lines.items():
-        if fits[0].refused:
-            show.paragraph(fits[0].refused, "dim", lead=f"{label}: ")
+    if any(fit.checkpointing for fit in table):
+        show.say("* with gradient checkpointing", "dim")
+    for fit in table:
+        if fit.refused:
+            show.paragraph(fit.refused, "dim", lead=f"{fit.label}: ")
+
+
+def fits_document(draft: Draft) -> list[dict[str, Any]]:
+    from engine import fits
+
+    return [
+        {
+            **msgspec.to_builtins(fit),
+            "cells": [{**msgspec.to_builtins(cell), "total": cell.memory.total} for cell in fit.cells],
+        }
+        for fit in fits.table(draft)
+    ]
 
 
 def verdict(draft: Draft) -> str:
@@ -250,13 +268,6 @@ def _phases(draft: Draft) -> dict[str, Memory]:
         ),
         "chat": memory.forecast(facts, settings, longest=settings.max_length, device=device, phase="chat", stage=stage),
     }
-
-
-def _fits(draft: Draft) -> list[Fit]:
-    from engine.models import memory
-
-    known = draft.advice_facts
-    return memory.table(draft.facts, draft.plan.settings, known.hardware, draft.lengths.max, stage=known.stage)
 
 
 def document(draft: Draft) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
-from engine.hardware import Device, Hardware
-from engine.models import kept, support
+from engine.hardware import Device
+from engine.models import kept
 from engine.models.facts import ModelFacts
 from engine.models.trainable import trainable
-from engine.recipe import ALL, VIRTUAL, Method, Settings, Stage
+from engine.recipe import ALL, VIRTUAL, Settings, Stage
 
 GIB = 1024**3
 
@@ -52,15 +51,6 @@ _HOLES, _HOLES_OF_ADAPTERS = 0.25, 0.35
 _CONTEXT = GIB  # CUDA's context and its libraries' workspaces
 _SLACK = 0.10  # what the caching allocator of a GPU cannot use
 
-_METHODS: tuple[tuple[Method, int, str], ...] = (
-    ("full", 0, "full"),
-    ("freeze", 0, "freeze"),
-    ("lora", 0, "LoRA"),
-    ("qlora", 8, "QLoRA 8 bit"),
-    ("qlora", 4, "QLoRA 4 bit"),
-)
-_MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-
 
 class Memory(Struct, frozen=True):
     """Bytes at the moment that takes most, by what they are for.
@@ -87,42 +77,6 @@ class Memory(Struct, frozen=True):
     def parts(self) -> list[tuple[str, int]]:
         """(name, bytes) in the order they are drawn in."""
         return [(name, getattr(self, name)) for name in self.__struct_fields__]
-
-
-class Fit(Struct, frozen=True):
-    """What one method takes at one micro-batch. `label` is the method in words; `bits` the base is packed into, or 0.
-
-    refused  why the method cannot be used here at all, whatever memory there is; empty where it can
-    """
-
-    method: Method
-    bits: int
-    label: str
-    micro_batch: int
-    memory: Memory
-    fits: bool
-    refused: str = ""
-
-
-def table(
-    facts: ModelFacts, settings: Settings, hardware: Hardware, longest: int, *, stage: Stage = "sft"
-) -> list[Fit]:
-    """Every method at every micro-batch up to 32, the other settings as they are: what fits and what does not.
-
-    longest  tokens of the longest row
-    """
-    found = []
-    for method, bits, label in _METHODS:
-        packed = {"bits": bits} if method == "qlora" else {}
-        refused = "".join(
-            support.reasons(facts, msgspec.structs.replace(settings, method=method, **packed), hardware, stage)[:1]
-        )
-        for micro_batch in _MICRO_BATCHES:
-            changed = msgspec.structs.replace(settings, method=method, micro_batch=micro_batch, **packed)
-            needed = forecast(facts, changed, longest=longest, device=hardware.device, stage=stage)
-            fits = not refused and needed.total <= hardware.budget
-            found.append(Fit(method, bits, label, micro_batch, needed, fits, refused))
-    return found
 
 
 def forecast(

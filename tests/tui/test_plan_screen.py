@@ -18,7 +18,6 @@ from tests.tui.run_files import FakeRun
 from tests.tui.stage import MACHINE, seen, until
 from tui.app import FtuiApp
 from tui.plan_lines import lines
-from tui.screens.fits import fit_lines
 from tui.screens.gate import GOALS
 from tui.screens.plan import PlanScreen
 
@@ -111,19 +110,17 @@ async def test_what_else_fits_takes_another_method(size: tuple[int, int], tiny_s
         assert settings(app).method != before
 
 
-def test_a_table_of_forecasts_is_one_line_a_method(tiny_model: Path) -> None:
-    from engine.models import facts, memory
-    from tests.engine.settings import settings as made
-
-    read = facts.read(tiny_model)
-    table = memory.table(read, made(method="lora", micro_batch=2), MACHINE, 128)
-    lines = fit_lines(table, "lora", 4, 2)
-    assert [line.key for line in lines if line.chosen] == ["lora"]
-    assert {"full", "freeze", "lora", "qlora 8", "qlora 4"} == {line.key for line in lines}
-    for line in lines:
-        micros = [micro for micro, _, _ in line.cells]
-        counts = [count for _, count, _ in line.cells]
-        assert micros == sorted(micros) and counts == sorted(counts)
+@SIZES
+async def test_a_method_that_is_refused_says_why_and_is_not_taken(size: tuple[int, int], tiny_starter: Path) -> None:
+    async with plan(size) as (app, pilot):
+        app.screen.set("stage", "ppo")  # type: ignore[attr-defined]
+        await pilot.press("o")
+        await until(pilot, lambda: "are free" in seen(pilot))
+        await pilot.press("end")
+        await until(pilot, lambda: "PPO reads the layers themselves" in seen(pilot).replace("\n", " "))
+        assert "prompt       " in seen(pilot) and "take method lora" in " ".join(seen(pilot).split())
+        await pilot.press("enter")
+        assert settings(app).method == "lora" and "rows at once" in seen(pilot)
 
 
 async def test_compare_shows_what_an_edit_changed_and_other_plans(tiny_starter: Path) -> None:

@@ -6,13 +6,14 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from engine import recipe
 from engine.advice import fields
 from engine.errors import Exit
-from engine.recipe import SETTING_FIELDS
+from engine.recipe import SETTING_FIELDS, Method
 from engine.runs import directory
 from tests.engine.cli.conftest import Said
 from tests.engine.settings import settings
@@ -126,15 +127,21 @@ def test_memory_is_told_by_part_and_phase(ftui: Ftui, rows: Path, tiny_model: Pa
 
 def test_fits_lists_every_method_at_every_micro_batch(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     words = ("plan", "--data", rows, "--model", tiny_model, "--fits")
-    cells = ftui(*words, "--json").json
-    assert {cell["method"] for cell in cells} == {"full", "freeze", "lora", "qlora"}
-    assert len({(cell["label"], cell["micro_batch"]) for cell in cells}) == len(cells)
-    assert all(cell["total"] == sum(cell["memory"].values()) for cell in cells)
+    table = ftui(*words, "--json").json
+    assert {fit["method"] for fit in table} == set(get_args(Method))
+    assert all(cell["total"] == sum(cell["memory"].values()) for fit in table for cell in fit["cells"])
     said = ftui(*words).out
-    for cell in cells:
-        assert cell["label"] in said
-    lora = next(line for line in said.splitlines() if line.startswith("LoRA"))
-    assert lora.count("✓") + lora.count("✗") == len({cell["micro_batch"] for cell in cells})
+    for fit in table:
+        line = next(line for line in said.splitlines() if line.startswith(fit["label"]))
+        assert line.count("✓") + line.count("✗") == len(fit["cells"]) == 6
+
+
+def test_fits_tells_apart_what_is_refused(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model, "--stage", "grpo", "--reward", "length:9", "--fits")
+    said = ftui(*words).out
+    assert "prefix: grpo fills up short prompts on the left" in said
+    assert all("✓" not in line for line in said.splitlines() if line.startswith("pr"))
+    assert [fit["method"] for fit in ftui(*words, "--json").json if fit["refused"]] == ["prefix", "prompt"]
 
 
 def test_a_plan_that_cannot_work_says_so_and_train_refuses(ftui: Ftui, rows: Path, tiny_model: Path) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.hardware import Hardware
 from engine.models import facts
-from engine.models.memory import GIB, Memory, Phase, forecast, moments, table
+from engine.models.memory import GIB, Memory, Phase, forecast, moments
 from engine.models.trainable import trainable
 from engine.recipe import Stage
 from tests.engine.models import known
@@ -211,15 +210,3 @@ def test_parts_add_up() -> None:
         "overhead",
     ]
     assert sum(count for _, count in memory.parts()) == memory.total
-
-
-def test_the_table_has_every_method_at_every_micro_batch() -> None:
-    machine = Hardware(cpu="processor", cores=2, memory_total=8 * 10**9, memory_free=6 * 10**9)
-    found = table(SMOL, settings(trained_layers=2), machine, 256)
-    assert [fit.label for fit in found[::6]] == ["full", "freeze", "LoRA", "QLoRA 8 bit", "QLoRA 4 bit"]
-    assert [fit.micro_batch for fit in found[:6]] == [1, 2, 4, 8, 16, 32]
-    assert all(fit.fits == (fit.memory.total <= machine.budget) and not fit.refused for fit in found)
-    assert {fit.fits for fit in found} == {True, False}
-    too_many = table(SMOL, settings(trained_layers=31), machine, 256)
-    assert {fit.method for fit in too_many if fit.refused} == {"freeze"}
-    assert not any(fit.fits for fit in too_many if fit.refused)
