@@ -161,7 +161,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     bits: Literal[4, 8] = 4
     double_quantization: bool = True
     trained_layers: Positive = 2
-    rope: Literal["none", "linear", "dynamic", "yarn"] = "none"
+    rope: Literal["none", "linear", "dynamic", "yarn", "llama3"] = "none"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     beta: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
     loss: str | None = None

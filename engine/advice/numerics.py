@@ -50,12 +50,13 @@ def rope(facts: Facts, values: Values) -> Advice:
     stretched = [
         Alternative("linear", "squeezes all positions alike; tune on long rows, with a max_length beyond the context"),
         Alternative("yarn", "squeezes slow positions only, loses less on short rows; tune on long rows"),
+        Alternative("llama3", "as yarn, in the way of Llama 3.1; tune on long rows"),
     ]
     if values["max_length"] <= context:
         return Advice("rope", "none", f"rows are cut at the context of {context:,}", WALKTHROUGH, "high", stretched)
     times = values["max_length"] / context
     others = [
-        stretched[1],
+        *stretched[1:],
         Alternative("dynamic", "grows with the row; LLaMA-Factory warns that it may not suit tuning"),
         Alternative("none", "the model reads nothing beyond its context: the plan is refused"),
     ]

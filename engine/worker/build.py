@@ -31,6 +31,9 @@ from engine.worker import adapters, fused_lora
 from engine.worker.galore import GaLore
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Frequencies whose waves fit into the old context this many times at most are slowed down whole, those that fit this many
+# times at least not at all (the configuration of Llama 3.1).
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _KINDS = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 
 
@@ -104,8 +107,8 @@ def _code_refused(folder: Path) -> Iterator[None]:
 def config(folder: Path, model: Model, settings: Settings) -> PretrainedConfig:
     """The model's config, its rotary positions stretched to `max_length` where the settings say so.
 
-    linear and YaRN raise the context that the config names; dynamic stretching is computed from the old one, which
-    therefore stays (`context` knows). A result of ours that is stretched already is left as it is.
+    linear, YaRN and llama3 raise the context that the config names; dynamic stretching is computed from the old one,
+    which therefore stays (`context` knows). A result of ours that is stretched already is left as it is.
     """
     with _code_refused(folder):
         found = AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
@@ -116,8 +119,10 @@ def config(folder: Path, model: Model, settings: Settings) -> PretrainedConfig:
     if parameters.get("rope_type") == settings.rope:
         return found
     parameters |= {"rope_type": settings.rope, "factor": settings.max_length / limit}
-    if settings.rope == "yarn":
+    if settings.rope in ("yarn", "llama3"):
         parameters["original_max_position_embeddings"] = limit
+    if settings.rope == "llama3":
+        parameters |= LLAMA3
     found.rope_parameters = parameters
     if settings.rope != "dynamic":
         found.max_position_embeddings = settings.max_length

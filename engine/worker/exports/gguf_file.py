@@ -63,8 +63,9 @@ def _reason(config: Any) -> str:
         return f"its activation is {act}, which llama.cpp does not compute for {family}"
     for name, rope in _ropes(config).items():
         kind = rope.get("rope_type", "default")
-        allowed = ("default", "linear") if gemma else ("default", "linear", "yarn", "llama3")
-        if kind not in allowed:
+        # llama.cpp takes the factors of llama3 for llama's build alone; elsewhere their tensor is one too many.
+        own = ("yarn", "llama3") if family in ("llama", "mistral") else () if gemma else ("yarn",)
+        if kind not in ("default", "linear", *own):
             return f"its positions are scaled by {kind}, which is not written for {family}"
         if name == "sliding_attention" and (kind != "default" or rope["rope_theta"] != 10_000.0):
             return "llama.cpp computes the positions of its windowed layers another way"

@@ -42,14 +42,14 @@ def test_positions_are_left_alone_within_the_context() -> None:
 def test_rows_beyond_the_context_offer_to_stretch_it() -> None:
     advice = of(advise(facts(p99=9000, max=20_000)), "rope")
     assert advice.value == "none"
-    assert [other.value for other in advice.alternatives] == ["linear", "yarn"]
+    assert [other.value for other in advice.alternatives] == ["linear", "yarn", "llama3"]
 
 
 def test_a_length_beyond_the_context_stretches_positions() -> None:
     plan = advise(facts(p99=9000, max=20_000), edits={"max_length": 16_384})
     advice = of(plan, "rope")
     assert (advice.value, advice.reason) == ("linear", "2.0 times the context")
-    assert [other.value for other in advice.alternatives] == ["yarn", "dynamic", "none"]
+    assert [other.value for other in advice.alternatives] == ["yarn", "llama3", "dynamic", "none"]
 
 
 @pytest.mark.parametrize("rope", ["llama3", "yarn", None])

@@ -97,6 +97,25 @@ def test_gguf_in_both_formats_is_read_back_and_answers_alike(make: Callable[...,
     assert 'SYSTEM """Be brief."""\nPARAMETER stop "<|im_end|>"\n' in modelfile
 
 
+def test_positions_in_the_way_of_llama_3_1_go_with_the_export(make: Callable[..., RunDir], tmp_path: Path) -> None:
+    run = make("far", rope="llama3", max_length=2048)
+    assert exported(run, tmp_path / "merged", kind="merged").difference < 1e-3
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["max_position_embeddings"] == 2048
+    assert config["rope_parameters"] == {
+        **{"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        **{"original_max_position_embeddings": 512, "rope_theta": 10000.0},
+    }
+    assert exported(run, tmp_path / "gguf", kind="gguf").alike == 4
+    import gguf
+
+    read = gguf.GGUFReader(tmp_path / "gguf" / "far-f16.gguf")
+    (factors,) = [tensor.data.tolist() for tensor in read.tensors if tensor.name == "rope_freqs.weight"]
+    # Eight frequencies: a wave of the first is far shorter than 512 / 4 tokens, of the last far longer than 512.
+    assert factors[0] == 1 and factors[-1] == pytest.approx(4) and factors == sorted(factors)
+    assert read.fields["llama.context_length"].contents() == 2048
+
+
 def test_merged_in_shards_and_in_16_bit(make: Callable[..., RunDir], tmp_path: Path) -> None:
     run = make()
     (tmp_path / "whole").mkdir()  # an empty folder will do

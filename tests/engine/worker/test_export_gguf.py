@@ -98,6 +98,9 @@ REFUSED = {
     "its activation is gelu": config("Llama", hidden_act="gelu"),
     "scaled by dynamic": config("Llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
     "scaled by yarn, which is not written for gemma2": config("Gemma2", **GEMMA, rope_parameters=YARN),
+    "scaled by llama3, which is not written for qwen2": config(
+        "Qwen2", rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, **LLAMA3}
+    ),
     "scales attention in a way": config("Gemma2", **{**GEMMA, "query_pre_attn_scalar": 100}),
     "windowed layers do not come": config("Gemma2", **GEMMA, layer_types=["full_attention"] * 6),
     "biases in the attention of qwen3": config("Qwen3", attention_bias=True),
