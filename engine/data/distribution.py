@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from engine.data import packs
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_GROUPS = 1024  # lengths that are told apart when rows are packed
 
 
 class Distribution:
@@ -75,54 +75,13 @@ class Distribution:
         return float(weighted[at] + limit * (1.0 - reached[at]))
 
     def bins(self, size: int) -> int:
-        """How many bins of `size` hold all numbers, each cut to `size`: the longest first, each into the fullest bin
-        that has room for it, as TRL packs ("bfd").
-
-        Numbers that are almost alike count as their mean, so that the answer takes milliseconds.
-        """
-        import numpy as np
-
+        """How many packs of `size` hold all numbers, each cut to `size` (engine.data.packs)."""
         at = self._upto(size)
-        values, counts = self.values[:at].astype(np.int64), np.diff(self._below[: at + 1])
-        found = self.count - int(self._below[at])  # what is cut fills a bin of its own
-        if at > _GROUPS:
-            group = (np.arange(at) * _GROUPS) // at
-            weights = np.bincount(group, counts)
-            values = np.rint(np.bincount(group, values * counts) / weights).astype(np.int64)
-            counts = weights.astype(np.int64)
-        kept = values > 0
-        return found + _packed(values[kept].tolist(), counts[kept].tolist(), size)
+        values, counts = self.values[:at].tolist(), (self._below[1 : at + 1] - self._below[:at]).tolist()
+        if values and not values[0]:
+            values, counts = values[1:], counts[1:]
+        cut = self.count - int(self._below[at])  # each fills a pack of its own
+        return cut + sum(times for _, times in packs.kinds(values, counts, size))
 
     def _upto(self, limit: int) -> int:
         return int(self.values.searchsorted(limit, side="right"))
-
-
-def _packed(values: list[int], counts: list[int], size: int) -> int:
-    """Best fit, longest first, many of a kind at once. `values` go up."""
-    bins = 0
-    open_bins = [0] * (size + 1)  # how many bins have so much room left
-    rooms = 0  # the same as bits: set where there is such a bin
-
-    def leave(room: int, count: int) -> None:
-        nonlocal rooms
-        if room and count:
-            open_bins[room] += count
-            rooms |= 1 << room
-
-    for value, count in zip(reversed(values), reversed(counts), strict=True):
-        while count:
-            enough = rooms >> value
-            room = (enough & -enough).bit_length() - 1 + value if enough else size
-            each = room // value
-            # Bins that are filled as far as they go, then one that takes the rest.
-            full = count // each if not enough else min(open_bins[room], count // each)
-            used, rest = (full, each) if full else (1, count)
-            leave(room - rest * value, used)
-            count -= used * rest
-            if enough:
-                open_bins[room] -= used
-                if not open_bins[room]:
-                    rooms &= ~(1 << room)
-            else:
-                bins += used
-    return bins

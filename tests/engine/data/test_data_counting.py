@@ -571,12 +571,10 @@ def test_packing_is_best_fit(size: int) -> None:
         assert Distribution(np.array(values)).bins(size) == naive_bins(values, size)
 
 
-def test_packing_many_lengths_is_near_best_fit() -> None:
+def test_packing_many_lengths_is_best_fit() -> None:
     chance = random.Random(3)
-    values = [int(chance.lognormvariate(6, 1)) + 1 for _ in range(6000)]
-    found = Distribution(np.array(values))
-    assert len(found.values) > 1024
-    assert found.bins(2048) == pytest.approx(naive_bins(values, 2048), rel=0.01)
+    values = [int(chance.lognormvariate(6, 1)) + 1 for _ in range(2000)]
+    assert Distribution(np.array(values)).bins(2048) == naive_bins(values, 2048)
 
 
 def test_what_packing_saves(tiny_model: Path, read: Callable[..., Dataset]) -> None:
