@@ -1,7 +1,8 @@
 """Rows that were held out are answered by the base model and by the tuned one, greedily, and measured: loss, perplexity, ROUGE
 (F1; Chinese by characters), BLEU (0 to 100). So are plain questions, which show what was forgotten. Beside them stands what
-the run noted while it trained: its checks of identity, how well it ranks pairs. Kept in the run's folder; the same question
-again is answered at once.
+the run noted while it trained: its checks of identity, how well it ranks pairs. Of models that fill in words (BERT) or write
+another text (T5): loss, perplexity and how many gaps are filled right. Kept in the run's folder; the same question again is
+answered at once.
 
 examples:
   ftui evaluate congyu                               the scores, on 50 held-out rows at most
@@ -151,15 +152,16 @@ def _print(console: Any, results: Sequence[Compared]) -> None:
 
     found, two = [one.found for one in results if one.found is not None], len(results) > 1
     first = found[0]
-    console.print(show.styled(f"{scoreboard.basis(first)}; the numbers are ROUGE-L"), soft_wrap=True)
+    number = "the share of gaps filled right" if scoreboard.fills(first) else "ROUGE-L"
+    console.print(show.styled(f"{scoreboard.basis(first)}; the numbers are {number}"), soft_wrap=True)
     for at, row in enumerate(first.rows, 1):
         if row.reference is None:
             continue
         others = [next((one for one in result.rows if one.row == row.row), None) for result in found]
-        cells = [("reference", row.reference, None), ("base", row.base, row.base_rouge)]
+        cells = [("reference", row.reference, None), ("base", row.base, row.scores[0])]
         for result, one in zip(found, others, strict=True):
             if one is not None:
-                cells.append((result.run if two else "tuned", one.tuned, one.tuned_rouge))
+                cells.append((result.run if two else "tuned", one.tuned, one.scores[1]))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, show_edge=False)
         for name, _, score in cells:
             head = name if score is None else f"{name}  {score:.2f}"

@@ -150,10 +150,11 @@ class Evaluation(Event, tag="evaluation"):
 class Scores(Struct, kw_only=True):
     """What rows are worth of which the answers are known. None where it was not measured, or is infinite.
 
-    loss                    mean over all trained tokens, in nats
+    loss                    mean over all trained tokens, in nats; of models that fill gaps, over those left out
     perplexity              exp(loss)
     rouge1, rouge2, rougeL  F1, mean over the answers, from 0 to 1
     bleu                    of all answers together, from 0 to 100
+    filled                  of models that fill gaps: the share whose token is the one found likeliest, from 0 to 1
     general_loss            of the known answers to plain questions (engine.general), in nats a token, mean over the questions
     general_right           how many of them are answered right
     """
@@ -164,6 +165,7 @@ class Scores(Struct, kw_only=True):
     rouge2: float | None = None
     rougeL: float | None = None
     bleu: float | None = None
+    filled: float | None = None
     general_loss: float | None = None
     general_right: int | None = None
 

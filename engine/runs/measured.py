@@ -14,7 +14,7 @@ from engine import general
 from engine.data import dataset
 from engine.errors import Exit, FtuiError
 from engine.recipe import Data, Recipe
-from engine.runs import checkpoints, silence
+from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Scores
 
@@ -57,6 +57,9 @@ class Row(Struct, kw_only=True):
     tokens                           of it that have a loss (0 in files from before it was counted)
     base_loss, tuned_loss            mean over them, in nats
     base_rouge, tuned_rouge          ROUGE-L
+    gaps                             of models that fill gaps: how many can be seen in the text, which is `prompt`; the other texts
+                                     are then the tokens of the gaps
+    base_filled, tuned_filled        the share of them that is filled right
     """
 
     row: int
@@ -69,6 +72,14 @@ class Row(Struct, kw_only=True):
     tuned_loss: float = 0.0
     base_rouge: float | None = None
     tuned_rouge: float | None = None
+    gaps: int = 0
+    base_filled: float | None = None
+    tuned_filled: float | None = None
+
+    @property
+    def scores(self) -> tuple[float | None, float | None]:
+        """How near the base's and the tuned answer come to the reference, from 0 to 1."""
+        return (self.base_filled, self.tuned_filled) if self.gaps else (self.base_rouge, self.tuned_rouge)
 
 
 class Known(Struct, kw_only=True):
@@ -156,8 +167,6 @@ def ready(run: RunDir, asked: Asked) -> str:
             run.name,
             "`ftui evaluate RUN` alone shows how well it ranks what was held out",
         )
-    if why := silence.reason(recipe):
-        raise FtuiError(Exit.RUN_STATE, why, run.name, "`ftui attach` shows its loss on what was held out")
     source = asked.source(run)
     theirs = source.recipe()
     sha256 = ""

@@ -8,7 +8,7 @@ from collections.abc import Generator
 import msgspec
 
 from engine.errors import Exit, FtuiError
-from engine.runs import control, directory, journal, measured, scoreboard, status
+from engine.runs import control, directory, journal, measured, scoreboard, silence, status
 from engine.runs.directory import RunDir
 from engine.runs.events import Failure, Measured, Progress
 from engine.runs.job import Job
@@ -27,7 +27,8 @@ def compare(
     """One run, or two on the same rows. Yields how far it is several times a second, also while nothing is new.
 
     again  measure whatever was kept
-    Of a run that has no rows of its own, and where no others are given, the plain questions alone (`asked.rows` 0).
+    Of a run that has no rows of its own, and where no others are given, the plain questions alone (`asked.rows` 0), which
+    only a model that fills gaps cannot answer.
     Of reward models only what their own curves tell: they give scores, not answers.
     Raises FtuiError as `measured.ready`, USAGE for a run against itself, what the worker failed with, and RUN_FAILED where
     it ended without a word. Whoever stops listening leaves the worker at work.
@@ -37,7 +38,7 @@ def compare(
     runs = [run] if other is None else [run, other]
     if asked.data is None and all(one.recipe().stage == "reward" for one in runs):
         return [scoreboard.ranked(one) for one in runs]
-    if asked.data is None and measured.without_rows(run.recipe()):
+    if asked.data is None and measured.without_rows(run.recipe()) and not silence.fills(run.recipe()):
         asked = msgspec.structs.replace(asked, rows=0)
     found = [scoreboard.of(run, (yield from follow(run, asked, again=again)))]
     if other is not None:

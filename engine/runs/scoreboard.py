@@ -32,6 +32,7 @@ _SCORES = {
     "rouge2": ("ROUGE-2", 3),
     "rougeL": ("ROUGE-L", 3),
     "bleu": ("BLEU", 1),
+    "filled": ("gaps filled right", 3),
     "general_loss": ("general: loss", 3),
     "general_right": ("general: right", 0),
 }
@@ -69,20 +70,23 @@ class Line(Struct, frozen=True):
 
 
 class Pair(Struct, frozen=True):
-    """Two answers to one prompt: base and tuned, or those of two runs (then `base` is the first run's base's)."""
+    """Two answers to one prompt: base and tuned, or those of two runs (then `base` is the first run's base's).
+
+    first_score, second_score  ROUGE-L against the reference, or the share of a text's gaps that is filled right
+    """
 
     row: int
     prompt: str
     reference: str
     first: str
     second: str
-    first_rouge: float
-    second_rouge: float
+    first_score: float
+    second_score: float
     base: str | None = None
 
     @property
     def gain(self) -> float:
-        return self.second_rouge - self.first_rouge
+        return self.second_score - self.first_score
 
 
 def of(run: RunDir, found: Measurement | None) -> Compared:
@@ -190,13 +194,15 @@ def _between(one: Measurement, other: Measurement) -> dict[str, tuple[float, flo
     if all(row.tokens for row, _ in both) and both:
         gaps = [theirs.tuned_loss - row.tuned_loss for row, theirs in both]
         made["loss"] = metrics.interval(gaps, [row.tokens for row, _ in both])
-    rouges = [
-        theirs.tuned_rouge - row.tuned_rouge
+    scored = [
+        (theirs.scores[1] - row.scores[1], row.gaps)
         for row, theirs in both
-        if row.tuned_rouge is not None and theirs.tuned_rouge is not None
+        if row.scores[1] is not None and theirs.scores[1] is not None
     ]
-    if rouges:
-        made["rougeL"] = metrics.interval(rouges)
+    if scored and fills(one):
+        made["filled"] = metrics.interval([gain for gain, _ in scored], [gaps for _, gaps in scored])
+    elif scored:
+        made["rougeL"] = metrics.interval([gain for gain, _ in scored])
     known = list(zip(one.general, other.general, strict=False))
     if known:
         made["general_loss"] = metrics.interval([b.tuned_loss - a.tuned_loss for a, b in known])
@@ -215,7 +221,13 @@ def basis(found: Measurement) -> str:
         return f"{found.run} has no rows of its own to be measured on: {len(found.general)} plain questions alone"
     where = f"rows of {Path(asked.data).name}" if asked.data else f"held-out rows of {found.run}"
     left = f" ({found.left_out} drawn were left out: nothing to compare, or too long)" if found.left_out else ""
-    return f"{len(found.rows)} of {found.available} {where}{left}, greedy answers of {asked.max_tokens} tokens at most"
+    how = "parts of each left out" if fills(found) else f"greedy answers of {asked.max_tokens} tokens at most"
+    return f"{len(found.rows)} of {found.available} {where}{left}, {how}"
+
+
+def fills(found: Measurement) -> bool:
+    """Whether the models fill in what is left out of a text, and answer nothing."""
+    return found.base.filled is not None
 
 
 def verdict(results: Sequence[Compared]) -> str:
@@ -226,7 +238,7 @@ def verdict(results: Sequence[Compared]) -> str:
     better = results[-1].run if len(results) > 1 else "tuned"
     worse = results[0].run if len(results) > 1 else "base"
     intervals = found[0].intervals if len(found) == 1 else _between(found[0], found[1])
-    name, sign = ("rougeL", 1) if "rougeL" in intervals else ("loss", -1)
+    name, sign = ("rougeL", 1) if "rougeL" in intervals else ("loss", -1)  # of gaps the loss, which sees near misses
     low, high = sorted(sign * bound for bound in intervals.get(name, (0.0, 0.0)))
     by = f"by {_SCORES[name][0]}"
     if name not in intervals:
@@ -238,7 +250,8 @@ def verdict(results: Sequence[Compared]) -> str:
     else:
         said = f"these rows do not tell {better} from {worse} {by}"
     lost = forgot(found[-1])
-    kept = f"nothing forgotten that shows in {len(found[0].general)} plain questions"
+    questions = len(found[0].general)
+    kept = f"nothing forgotten that shows in {questions} plain questions" if questions else ""
     return "; ".join(filter(None, (said, f"forgot: {lost}" if lost else kept)))
 
 
@@ -304,7 +317,7 @@ def pairs(results: Sequence[Compared]) -> list[Pair]:
         if row.reference is None or other is None:
             continue
         texts = (row.base, row.tuned) if len(found) == 1 else (row.tuned, other.tuned)
-        rouges = (row.base_rouge, row.tuned_rouge) if len(found) == 1 else (row.tuned_rouge, other.tuned_rouge)
+        scores = row.scores if len(found) == 1 else (row.scores[1], other.scores[1])
         base = row.base if len(found) > 1 else None
         made.append(
             Pair(
@@ -313,8 +326,8 @@ def pairs(results: Sequence[Compared]) -> list[Pair]:
                 row.reference,
                 texts[0] or "",
                 texts[1] or "",
-                rouges[0] or 0.0,
-                rouges[1] or 0.0,
+                scores[0] or 0.0,
+                scores[1] or 0.0,
                 base,
             )
         )

@@ -2,7 +2,8 @@
 
 Loss is what training minimises, over the same tokens (cut at the run's max_length), but weighted by token and not by batch;
 answers are greedy, to prompts written by the run's own template. One answer a row: to its last turn. Beside the rows always
-the plain questions of engine.general, which show what was forgotten.
+the plain questions of engine.general, which show what was forgotten. Models that fill in words or write another text answer
+nothing: of them what is left out of each row is measured (engine.worker.measure_gaps).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from engine import general, metrics, paths
+from engine import general, paths
 from engine.data import dataset
 from engine.data import tokenizer as tokens
 from engine.data.convert import Example, Message
@@ -29,37 +30,16 @@ from engine.models import sources
 from engine.recipe import Recipe
 from engine.runs import directory, measured
 from engine.runs.events import Measured, Progress, Scores
-from engine.runs.measured import Asked, Known, Measurement, Row
-from engine.worker import build, failures, generate, rows, session
+from engine.runs.measured import Asked, Measurement
+from engine.worker import build, failures, generate, measure_gaps, rows, scoring, session
+from engine.worker.measure_gaps import Texts
+from engine.worker.scoring import Item, Side
 from engine.worker.session import Session
 
 BATCH = 8  # prompts answered at once
 SHORT = 40  # new tokens of an answer to a plain question, as of the checks
 TELL_EVERY = 1.0  # seconds between two words on how far it has come
 Thing = TypeVar("Thing")
-
-
-class Item(Struct):
-    """A row in tokens. `prompt` are the ids up to where the last answer begins, None where there is none to write."""
-
-    example: Example
-    ids: list[int]
-    labels: list[int]
-    prompt: list[int] | None
-    question: str | None
-    reference: str | None
-
-
-class Side(Struct):
-    """One model's rows: the summed loss and the number of tokens of each, and its answers, None where none was asked for.
-
-    known  the same of the known answers to the plain questions; `said` what it answers to them
-    """
-
-    losses: list[tuple[float, int]]
-    answers: list[str | None]
-    known: list[tuple[float, int]]
-    said: list[str]
 
 
 class Pool(Struct):
@@ -82,16 +62,19 @@ def run(now: Session, options: dict[str, Any]) -> None:
     key, begun = str(options["key"]), time.monotonic()
     now.journal.write(Progress(what="evaluate: rows", done=0, total=0))
     pool = _pool(now, asked) if asked.rows else Pool([], [], None, 0)
-    items, left_out = _items(now, asked, pool)
-    if asked.rows and not items:
+    texts = measure_gaps.of(now)
+    items, left_out = _items(now, asked, pool, texts)
+    if (asked.rows or texts) and not items:
         raise FtuiError(
             Exit.DATA_ROW,
             f"nothing can be measured in these {len(pool.which)} rows",
             asked.data or now.recipe.data.source,
-            "rows need an answer, and a prompt that leaves room for it",
+            "give texts of a few words at least (--data FILE)"
+            if texts
+            else "rows need an answer, and a prompt that leaves room for it",
         )
     try:
-        base, tuned = _both(now, items, asked)
+        base, tuned = _both(now, items, asked, texts)
     except Exception as error:
         if failures.kind(error) != "memory":
             raise
@@ -107,8 +90,8 @@ def run(now: Session, options: dict[str, Any]) -> None:
         run=directory.handle(now.run),
         model=now.recipe.model.source,
         asked=asked,
-        rows=[_row(item, at, base, tuned) for at, item in enumerate(items)],
-        general=[_known(one, at, base, tuned) for at, one in enumerate(general.questions())],
+        rows=[scoring.row(item, at, base, tuned) for at, item in enumerate(items)],
+        general=[] if texts else [scoring.known(one, at, base, tuned) for at, one in enumerate(general.questions())],
         available=len(pool.which),
         left_out=left_out,
         seen=_seen(pool, items),
@@ -116,7 +99,7 @@ def run(now: Session, options: dict[str, Any]) -> None:
         tuned=Scores(),
         versions=session.versions(),
     )
-    _score(found, base, tuned)
+    scoring.score(found, base, tuned)
     found.seconds = time.monotonic() - begun
     target = measured.path(now.run, key)
     with directory.writing(now.run.path):
@@ -170,7 +153,7 @@ def _identity(example: Example) -> int:
     return hash(msgspec.json.encode(msgspec.structs.replace(example, row=0)))
 
 
-def _items(now: Session, asked: Asked, pool: Pool) -> tuple[list[Item], int]:
+def _items(now: Session, asked: Asked, pool: Pool, texts: Texts | None) -> tuple[list[Item], int]:
     """So many rows as are asked for, drawn by the seed, in tokens; and how many were drawn but are left out: nothing in them
     has a loss, a rating calls them bad, or the prompt leaves no room for an answer."""
     if asked.only is None:
@@ -185,7 +168,7 @@ def _items(now: Session, asked: Asked, pool: Pool) -> tuple[list[Item], int]:
     for at in order:
         if len(found) == asked.rows:
             break
-        item = _item(now, pool.examples[at])
+        item = _item(now, pool.examples[at]) if texts is None else _gapped(texts, pool.examples[at])
         room = item is None or item.prompt is None or limit is None or len(item.prompt) + asked.max_tokens <= limit
         if item is not None and room:
             found.append(item)
@@ -206,6 +189,12 @@ def _item(now: Session, example: Example) -> Item | None:
         return Item(example, cut["input_ids"], cut["labels"], None, None, None)
     prompt = now.rows.prompt(question, example.tools)
     return Item(example, cut["input_ids"], cut["labels"], prompt, _words(question), reference)
+
+
+def _gapped(texts: Texts, example: Example) -> Item | None:
+    """A text with gaps, None for one that is too short."""
+    row = texts.row(example)
+    return None if row is None else Item(example, row["input_ids"], row["labels"], None, *texts.told(row))
 
 
 def _exchange(example: Example) -> tuple[list[Message] | None, str | None]:
@@ -237,7 +226,7 @@ def _question(now: Session, one: general.Question) -> Item:
     return Item(example, list(measure.ids), labels, now.ask(one.ask), None, None)
 
 
-def _both(now: Session, items: list[Item], asked: Asked) -> tuple[Side, Side]:
+def _both(now: Session, items: list[Item], asked: Asked, texts: Texts | None) -> tuple[Side, Side]:
     """The base model first. Of an adapter's run it is the same model with the adapter switched off."""
     recipe, result = now.recipe, now.run.result
     assert result is not None  # measured.ready has looked
@@ -245,16 +234,23 @@ def _both(now: Session, items: list[Item], asked: Asked) -> tuple[Side, Side]:
     if recipe.settings.adapts:
         now.model = build.for_chat(recipe, now.folder, result)
         with now.model.disable_adapter():
-            base = _side(now, "base", items, asked)
+            base = _side(now, "base", items, asked, texts)
     else:
         now.model = build.base_model(now.folder, recipe.model, recipe.settings).eval()
-        base = _side(now, "base", items, asked)
+        base = _side(now, "base", items, asked, texts)
         now.model = None  # before the other is loaded: there may not be room for both
         now.model = build.for_chat(recipe, now.folder, result)
-    return base, _side(now, "tuned", items, asked)
+    return base, _side(now, "tuned", items, asked, texts)
 
 
-def _side(now: Session, which: str, items: list[Item], asked: Asked) -> Side:
+def _side(now: Session, which: str, items: list[Item], asked: Asked, texts: Texts | None) -> Side:
+    if texts is not None:
+        told = _told(now, f"evaluate: {which} gaps", items, 0, len(items))
+        found = [texts.filled(now.model, {"input_ids": item.ids, "labels": item.labels}) for item in told]
+        answers = [one.words if one.shown else None for one in found]
+        return Side(
+            [(one.loss, one.tokens) for one in found], answers, filled=[(one.right, one.shown) for one in found]
+        )
     losses = [_loss(now.model, item) for item in _told(now, f"evaluate: {which} loss", items, 0, len(items))]
     answers = _answers(now, f"evaluate: {which} answers", items, asked.max_tokens)
     plain = [_question(now, one) for one in general.questions()]
@@ -303,71 +299,3 @@ def _told(now: Session, what: str, things: Iterable[Thing], done: int, total: in
             said = time.monotonic()
             now.journal.write(Progress(what=what, done=at, total=total))
         yield thing
-
-
-def _row(item: Item, at: int, base: Side, tuned: Side) -> Row:
-    return Row(
-        row=item.example.row,
-        prompt=item.question,
-        reference=item.reference,
-        base=base.answers[at],
-        tuned=tuned.answers[at],
-        tokens=base.losses[at][1],
-        base_loss=_mean(base.losses[at]),
-        tuned_loss=_mean(tuned.losses[at]),
-    )
-
-
-def _known(one: general.Question, at: int, base: Side, tuned: Side) -> Known:
-    return Known(
-        ask=one.ask,
-        answer=one.lead + one.answer,
-        base=base.said[at],
-        tuned=tuned.said[at],
-        base_right=one.right(base.said[at]),
-        tuned_right=one.right(tuned.said[at]),
-        base_loss=_mean(base.known[at]),
-        tuned_loss=_mean(tuned.known[at]),
-    )
-
-
-def _mean(loss: tuple[float, int]) -> float:
-    return loss[0] / loss[1]
-
-
-def _score(found: Measurement, base: Side, tuned: Side) -> None:
-    """Fill in the scores of each model, of each row, and how sure the differences are."""
-    gaps = [row.tuned_loss - row.base_loss for row in found.rows]
-    if gaps:
-        found.intervals["loss"] = metrics.interval(gaps, [row.tokens for row in found.rows])
-    found.intervals["general_loss"] = metrics.interval([one.tuned_loss - one.base_loss for one in found.general])
-    turned = [float(one.tuned_right) - float(one.base_right) for one in found.general]
-    low, high = metrics.interval(turned)
-    found.intervals["general_right"] = (low * len(turned), high * len(turned))
-    answered = [row for row in found.rows if row.reference is not None]
-    references = [row.reference or "" for row in answered]
-    cut = metrics.bleu_tokenizer(references)
-    rouges: list[list[dict[str, float]]] = []
-    texts: tuple[Callable[[Row], str | None], ...] = (lambda row: row.base, lambda row: row.tuned)
-    rights: tuple[Callable[[Known], bool], ...] = (lambda one: one.base_right, lambda one: one.tuned_right)
-    for side, scores, text, right in zip((base, tuned), (found.base, found.tuned), texts, rights, strict=True):
-        if side.losses:
-            scores.loss = sum(summed for summed, _ in side.losses) / sum(count for _, count in side.losses)
-            scores.perplexity = metrics.perplexity(scores.loss)
-        scores.general_loss = sum(map(_mean, side.known)) / len(side.known)
-        scores.general_right = sum(map(right, found.general))
-        if not answered:
-            continue
-        answers = [text(row) or "" for row in answered]
-        each = [metrics.rouge(*pair) for pair in zip(references, answers, strict=True)]
-        rouges.append(each)
-        for name in metrics.ROUGE:
-            setattr(scores, name, sum(one[name] for one in each) / len(each))
-        total = metrics.bleu(references, answers, cut)
-        scores.bleu, found.bleu = total.score, total.signature
-    if not answered:
-        return
-    for row, before, after in zip(answered, *rouges, strict=True):
-        row.base_rouge, row.tuned_rouge = before["rougeL"], after["rougeL"]
-    for name in metrics.ROUGE:
-        found.intervals[name] = metrics.interval([b[name] - a[name] for a, b in zip(*rouges, strict=True)])

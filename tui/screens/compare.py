@@ -121,9 +121,7 @@ class CompareScreen(Frame):
         recipe = self.run.recipe()
         if recipe.stage == "reward":
             return Found(handle, results=[scoreboard.ranked(self.run)])
-        if why := silence.reason(recipe):
-            return Found(handle, nothing=why)
-        bare = bool(measured.without_rows(recipe))
+        bare = bool(measured.without_rows(recipe)) and not silence.fills(recipe)
         job = measuring.under_way(self.run)
         if job is not None:
             given = {name: value for name, value in job.options.items() if name != "key"}

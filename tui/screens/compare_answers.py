@@ -17,7 +17,7 @@ from tui.widgets.pair import Pair, Said
 if TYPE_CHECKING:
     from engine.runs.scoreboard import Compared
 
-ORDERS = ("in order of the rows", "largest loss of ROUGE-L first", "largest gain of ROUGE-L first")
+ORDERS = ("in order of the rows", "largest loss first", "largest gain first")
 
 
 class AnswersScreen(Frame):
@@ -26,7 +26,8 @@ class AnswersScreen(Frame):
     TITLE = "Answers"
     HELP = (
         "One prompt at a time, what the row holds as its answer, and what both models said, greedily. The number behind a "
-        "name is ROUGE-L against the reference, from 0 to 1. Order sorts by how much was lost or gained."
+        "name is ROUGE-L against the reference, from 0 to 1; of texts with gaps, the share that is filled right. Order "
+        "sorts by how much was lost or gained."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "turn(-1)", "Before", id="answers.before", tooltip="The prompt before"),
@@ -62,11 +63,11 @@ class AnswersScreen(Frame):
             f"   {self._at + 1}/{len(self._pairs)}",
             (f"   {ORDERS[self._order]}", FAINT),
         )
-        gain = f"  {pair.second_rouge:.2f}  {pair.gain:+.2f}"
+        gain = f"  {pair.second_score:.2f}  {pair.gain:+.2f}"
         self.query_one(Pair).show(
             Said("prompt", pair.prompt, more=f"  row {pair.row}"),
             Said("reference", pair.reference),
-            Said(f"○ {heads[0]}", pair.first, f"bold {BASE}", f"  {pair.first_rouge:.2f}"),
+            Said(f"○ {heads[0]}", pair.first, f"bold {BASE}", f"  {pair.first_score:.2f}"),
             Said(f"● {heads[1]}", pair.second, f"bold {TUNED}", gain),
             None if pair.base is None else Said("base", pair.base),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -13,6 +13,9 @@ from engine.models.shape import Shape
 from engine.recipe import Recipe
 from engine.recipe import Stage as Name
 from engine.worker.build import for_training
+
+if TYPE_CHECKING:
+    from engine.worker.stages.gaps import Gap
 
 _FILES: dict[Name, str] = {
     "sft": "sft",
@@ -32,6 +35,7 @@ class Prepared(Struct, frozen=True):
     """Rows in tokens, as `datasets.Dataset`; `held_out` is None where nothing is held out.
 
     masked  rows that are left out because nothing of them would be trained
+    rows    that are trained on, where an item of `train` is not a row: a part of one, or several of them
     sha256  of the rows before they were split
     """
 
@@ -39,6 +43,7 @@ class Prepared(Struct, frozen=True):
     held_out: Any
     masked: int
     sha256: str
+    rows: int | None = None
 
 
 class Stage(Struct, frozen=True):
@@ -52,6 +57,7 @@ class Stage(Struct, frozen=True):
     rewarded  whether it learns from the recipe's reward: the trainer then takes `recipe` and `folder`, too
     say       for what cannot answer: something to show while it learns, as model, tokenizer and rows give it: what the model
               was given, and what it made of it
+    gap       for what cannot answer: how something is left out of a text
     """
 
     prepare: Callable[[Recipe, Path], Prepared]
@@ -61,6 +67,7 @@ class Stage(Struct, frozen=True):
     speaks: bool = True
     rewarded: bool = False
     say: Callable[[Any, Any, Prepared], tuple[str, str]] | None = None
+    gap: type[Gap] | None = None
 
 
 def load(name: Name, shape: Shape = "causal") -> Stage:

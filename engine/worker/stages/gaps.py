@@ -38,6 +38,15 @@ class Gap(Protocol):
     def __call__(self, ids: NDArray[Any], random: np.random.Generator) -> dict[str, list[int]]:
         """{"input_ids", "labels"} of a text."""
 
+    def inputs(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        """What `model` takes of a batch of them."""
+
+    def shown(self, row: dict[str, list[int]]) -> NDArray[Any]:
+        """Which of the labels stand for a gap that a person can see in the text: truth values."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text for a person, with its gaps."""
+
 
 class Gapped(Dataset[dict[str, list[int]]]):
     """Texts in tokens, with gaps. They are drawn from the seed, the epoch and the number of the row alone: a resumed run
@@ -60,7 +69,7 @@ def prepare(recipe: Recipe, folder: Path, kind: type[Gap]) -> Prepared:
     found, most = rows.draw(recipe, folder), recipe.settings.max_length
     own = tokens.load(folder)
     gap = kind(build.tokenizer(folder, recipe.model.trust_remote_code), own.opening, own.closing)
-    texts = {at: _cut(sides[0][0], most, len(own.closing)) for at, sides in found.made.items()}
+    texts = {at: cut(sides[0][0], most, len(own.closing)) for at, sides in found.made.items()}
     chosen = {*found.train, *found.held_out}
     usable = {at for at in chosen if gap.enough(texts[at])}
     if not usable.intersection(found.train):
@@ -79,7 +88,8 @@ def prepare(recipe: Recipe, folder: Path, kind: type[Gap]) -> Prepared:
     return Prepared(table(found.train), table(found.held_out), masked, found.dataset.sha256)
 
 
-def _cut(ids: NDArray[Any], most: int, behind: int) -> NDArray[Any]:
+def cut(ids: NDArray[Any], most: int, behind: int) -> NDArray[Any]:
+    """`most` tokens at most, with the `behind` last ones kept."""
     if len(ids) <= most:
         return ids
     return np.concatenate([ids[: most - behind], ids[len(ids) - behind :]])
@@ -105,22 +115,17 @@ class Filling(Journalled, Trainer):
         # Models of these families take `num_items_in_batch` and do nothing with it.
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = True, True
         self.add_callback(_Epochs(rest["train_dataset"]))
+        self._gap: Gap = rest["train_dataset"].gap
 
     def counts(self, inputs: dict[str, Any]) -> tuple[int, int, int]:
         learned = int((inputs["labels"] != rows.UNTRAINED).sum())
         return inputs["input_ids"].numel(), int(inputs["attention_mask"].sum()), learned
 
-    def predicted(self, model: Any, inputs: dict[str, Any], wanted: torch.Tensor) -> torch.Tensor:
-        """Logits of the `wanted` tokens, [wanted, vocabulary]."""
-        with only(bare(model), wanted):
-            return torch.as_tensor(model(**inputs).logits)
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        given = dict(inputs)
-        wanted = given["labels"] != rows.UNTRAINED
-        logits = self.predicted(model, given, wanted)
+        wanted = inputs["labels"] != rows.UNTRAINED
+        logits = predicted(model, self._gap, inputs, wanted)
         summed = torch.nn.functional.cross_entropy(logits.float(), inputs["labels"][wanted], reduction="sum")
         loss = summed / (wanted.sum() if num_items_in_batch is None else num_items_in_batch)
         return (loss, {}) if return_outputs else loss
@@ -143,6 +148,12 @@ class Collator:
 def bare(model: Any) -> Any:
     """The model of transformers, whatever adapter is around it."""
     return build.core(getattr(model, "module", model))
+
+
+def predicted(model: Any, gap: Gap, batch: dict[str, Any], wanted: torch.Tensor) -> torch.Tensor:
+    """Logits of the `wanted` tokens of a batch, [wanted, vocabulary]."""
+    with only(bare(model), wanted):
+        return torch.as_tensor(model(**gap.inputs(bare(model), batch)).logits)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ not find again, and may leave a short row without any mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Masks:
     """Texts to {"input_ids", "labels"}; special tokens are never left out, nor put in."""
 
     def __init__(self, tokenizer: Any, opening: list[int], closing: list[int]) -> None:
-        self._opening, self._closing = opening, closing
+        self._tokenizer, self._opening, self._closing = tokenizer, opening, closing
         self._special = np.array(tokenizer.all_special_ids)
         self._ordinary = np.setdiff1d(np.arange(len(tokenizer)), self._special)
         self.mask = tokenizer.mask_token_id
@@ -50,18 +51,18 @@ class Masks:
         seen[other] = random.choice(self._ordinary, len(other))
         return {"input_ids": seen.tolist(), "labels": labels.tolist()}
 
-    def words(self, tokenizer: Any, ids: NDArray[Any]) -> str:
-        """The text alone, with its masks."""
-        text = ids[len(self._opening) :].tolist()
+    def inputs(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in batch.items() if name != "labels"}
+
+    def shown(self, row: dict[str, list[int]]) -> NDArray[Any]:
+        """Neither the other tokens nor those that stayed as they are."""
+        return np.array(row["input_ids"]) == self.mask
+
+    def text(self, ids: Sequence[int]) -> str:
+        text = list(ids[len(self._opening) :])
         if self._closing and text[-len(self._closing) :] == self._closing:
             text = text[: -len(self._closing)]
-        return str(tokenizer.decode(text)).strip()
-
-
-class Masked(gaps.Filling):
-    def predicted(self, model: Any, inputs: dict[str, Any], wanted: torch.Tensor) -> torch.Tensor:
-        del inputs["labels"]
-        return super().predicted(model, inputs, wanted)
+        return str(self._tokenizer.decode(text)).strip()
 
 
 def prepare(recipe: Recipe, folder: Path) -> Prepared:
@@ -82,7 +83,7 @@ def say(model: Any, tokenizer: Any, found: Prepared) -> tuple[str, str]:
         likeliest = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].argmax(-1).cpu().numpy()
     model.train(training)
     filled[hidden] = likeliest[hidden]
-    return masks.words(tokenizer, asked), masks.words(tokenizer, filled)
+    return masks.text(asked.tolist()), masks.text(filled.tolist())
 
 
-STAGE = Stage(prepare, gaps.config, Masked, speaks=False, say=say)
+STAGE = Stage(prepare, gaps.config, gaps.Filling, speaks=False, say=say, gap=Masks)

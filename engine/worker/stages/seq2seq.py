@@ -7,6 +7,7 @@ paper, §3.1 and §3.3; transformers has no collator for it). A text begins with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ class Spans:
     """Texts to {"input_ids", "labels"}."""
 
     def __init__(self, tokenizer: Any, opening: list[int], closing: list[int]) -> None:
-        self._sentinels, self._closing = sentinels(tokenizer), closing
+        self._tokenizer, self._sentinels, self._closing = tokenizer, sentinels(tokenizer), closing
 
     def enough(self, ids: NDArray[Any]) -> bool:
         return len(self._bare(ids)) > 1
@@ -52,6 +53,20 @@ class Spans:
             written += [sentinel, *text[at : at + missing].tolist()]
             at += missing
         return {"input_ids": read + self._closing, "labels": written + self._closing}
+
+    def inputs(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        before = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+        rest = {name: value for name, value in batch.items() if name != "labels"}
+        return rest | {"decoder_input_ids": before, "use_cache": False}
+
+    def shown(self, row: dict[str, list[int]]) -> NDArray[Any]:
+        """What is written between the sentinels."""
+        return ~np.isin(row["labels"], [*self._sentinels, *self._closing])
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Also of what a model wrote; sentinels are special tokens, too, and stay."""
+        apart = {self._tokenizer.pad_token_id, self._tokenizer.eos_token_id}
+        return str(self._tokenizer.decode([one for one in ids if one not in apart])).strip()
 
 
 def sentinels(tokenizer: Any) -> list[int]:
@@ -76,12 +91,6 @@ def _parts(total: int, count: int, random: np.random.Generator) -> list[int]:
     return np.diff(np.concatenate([[0], cuts, [total]])).tolist()  # type: ignore[no-any-return]
 
 
-class Seq2Seq(gaps.Filling):
-    def predicted(self, model: Any, inputs: dict[str, Any], wanted: torch.Tensor) -> torch.Tensor:
-        before = gaps.bare(model).prepare_decoder_input_ids_from_labels(inputs.pop("labels"))
-        return super().predicted(model, inputs | {"decoder_input_ids": before, "use_cache": False}, wanted)
-
-
 def prepare(recipe: Recipe, folder: Path) -> Prepared:
     return gaps.prepare(recipe, folder, Spans)
 
@@ -99,9 +108,7 @@ def say(model: Any, tokenizer: Any, found: Prepared) -> tuple[str, str]:
             input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=_WRITTEN, do_sample=False
         )
     model.train(training)
-    apart = {tokenizer.pad_token_id, tokenizer.eos_token_id}  # sentinels are special tokens, too, and stay
-    asked, answer = ([one for one in some if one not in apart] for some in (ids, written.tolist()))
-    return str(tokenizer.decode(asked)).strip(), str(tokenizer.decode(answer)).strip()
+    return spans.text(ids), spans.text(written.tolist())
 
 
-STAGE = Stage(prepare, gaps.config, Seq2Seq, speaks=False, say=say)
+STAGE = Stage(prepare, gaps.config, gaps.Filling, speaks=False, say=say, gap=Spans)

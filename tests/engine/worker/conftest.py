@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.recipe import LOSSES, Check, Checks, Data, Model, Recipe, Stage
-from engine.runs import control, directory, status
+from engine.runs import control, directory, measured, status
 from engine.runs.directory import RunDir
 from engine.runs.events import ENDED, AnyEvent, Step
 from engine.runs.job import Job
 from engine.runs.journal import Reader
+from engine.runs.measured import Asked, Measurement
 from tests.engine.settings import settings
 from tests.engine.worker.gapped_models import bert, gapped, sentences, t5  # noqa: F401
 
@@ -70,6 +72,18 @@ def recipe(tiny_model: Path, identity_rows: Path) -> Callable[..., Recipe]:
         )
 
     return make
+
+
+def evaluated(run: RunDir, asked: Asked) -> Measurement:
+    """Measured in this process, as the worker would."""
+    from engine.worker import measure
+    from engine.worker.session import Session
+
+    key = measured.ready(run, asked)
+    measure.run(Session(run), {**msgspec.to_builtins(asked), "key": key})
+    found = measured.read(run, key)
+    assert found is not None
+    return found
 
 
 def start(recipe: Recipe) -> RunDir:

@@ -22,21 +22,12 @@ from engine.runs.directory import RunDir
 from engine.runs.events import Evaluated, Failure, Measured, Progress
 from engine.runs.job import Job
 from engine.runs.journal import Reader, Writer
-from engine.runs.measured import Asked, Measurement
+from engine.runs.measured import Asked
 from engine.worker import adapters, build, measure, stages
 from engine.worker.session import Session
-from tests.engine.worker.conftest import start, wait
+from tests.engine.worker.conftest import evaluated, start, wait
 
 Make = Callable[..., Recipe]
-
-
-def evaluated(run: RunDir, asked: Asked) -> Measurement:
-    """Measured in this process, as the worker would."""
-    key = measured.ready(run, asked)
-    measure.run(Session(run), {**msgspec.to_builtins(asked), "key": key})
-    found = measured.read(run, key)
-    assert found is not None
-    return found
 
 
 @pytest.fixture(autouse=True)

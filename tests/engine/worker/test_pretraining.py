@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.cli import main
 from engine.data import dataset, tokenizer
-from engine.errors import FtuiError
+from engine.errors import Exit, FtuiError
 from engine.runs import silence
 from engine.runs.directory import RunDir
 from engine.runs.events import Evaluated, Exported, Sample
-from tests.engine.worker.conftest import bits, events, steps
+from engine.runs.measured import Asked
+from tests.engine.worker.conftest import bits, evaluated, events, steps
 from tests.engine.worker.gapped_models import SENTENCES, SENTINELS, Make, prepared
 
 LEARNED = 0.7  # of the loss on held-out texts before; the gaps are the same each time. Six seeds came to 0.55 at most
@@ -202,3 +204,58 @@ def test_it_answers_no_question(gapped: Make, bert: Path, tiny_model: Path) -> N
     assert silence.reason(made) == ""
     made.stage = "reward"
     assert silence.reason(made) == "a reward model gives scores, not answers"
+
+
+@pytest.mark.parametrize("model", ["bert", "t5"])
+def test_it_is_measured_by_the_gaps_that_it_fills(
+    gapped: Make,
+    train: Callable[..., RunDir],
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    model: str,
+) -> None:
+    folder = request.getfixturevalue(model)
+    rate = {"bert": 5e-3, "t5": 1e-2}[model]
+    run = train(gapped(folder, method="lora", learning_rate=rate, epochs=16.0, eval_fraction=0.25))
+    found = evaluated(run, Asked())
+    assert len(found.rows) == found.available == 6 and not found.general
+    assert found.base.loss and found.tuned.loss and found.tuned.loss < LEARNED * found.base.loss
+    assert found.tuned.perplexity == pytest.approx(np.exp(found.tuned.loss))
+    assert found.base.filled is not None and found.tuned.filled is not None
+    assert found.tuned.filled > found.base.filled and found.intervals["loss"][1] < 0
+    for row in found.rows:
+        seen = (row.prompt or "").count("[MASK]" if model == "bert" else "<extra_id_")
+        assert seen and row.reference and "[SEP]" not in (row.prompt or "")
+        said = [(text or "").split(" · ") for text in (row.reference, row.base, row.tuned)]
+        assert {len(words) for words in said} == {row.gaps}
+        if model == "bert":
+            assert seen == row.gaps and set(said[0]) <= set(" ".join(SENTENCES).split())
+            right = sum(a == b for a, b in zip(said[0], said[2], strict=True))
+            assert row.tuned_filled == right / row.gaps
+    assert sum(row.gaps * (row.tuned_filled or 0) for row in found.rows) == pytest.approx(
+        found.tuned.filled * sum(row.gaps for row in found.rows)
+    )
+    # The base is the model without its adapter: the same gaps, the same loss as the curve begins with, but weighed by token.
+    first = next(e.loss for e in events(run) if isinstance(e, Evaluated))
+    assert found.base.loss == pytest.approx(first, rel=0.35)
+
+    assert main(["evaluate", run.name]) == 0  # as it was kept
+    text = capsys.readouterr().out
+    assert "6 of 6 held-out rows" in text and "parts of each left out" in text and "greedy" not in text
+    assert "gaps filled right" in text and "general" not in text and "tuned is better than base by loss" in text
+    assert main(["evaluate", run.name, "--answers"]) == 0
+    assert "the numbers are the share of gaps filled right" in capsys.readouterr().out
+
+
+def test_without_held_out_texts_it_asks_for_some(
+    gapped: Make, bert: Path, train: Callable[..., RunDir], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(gapped(bert, method="full", epochs=1.0, eval_fraction=0.0))
+    assert main(["evaluate", run.name]) == Exit.RUN_STATE
+    said = capsys.readouterr().err
+    assert "no rows were held out when gaps was trained" in said and "--data FILE" in said
+    path = tmp_path / "text.jsonl"
+    path.write_text("\n".join(json.dumps({"text": one}) for one in SENTENCES[:2]))
+    found = evaluated(run, Asked(data=str(path)))
+    assert len(found.rows) == 2 and found.base.filled is not None
+    assert found.seen == 2, "it was trained on both"
