@@ -221,13 +221,15 @@ def count(
 @contextmanager
 def _old_objects_left_alone() -> Iterator[None]:
     """No search for garbage among what is there already: counting makes none, and where large libraries are loaded the
-    search takes as long as the counting.
+    search takes as long as the counting. A worker leaves them alone from the start.
     """
+    already = gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not already:
+            gc.unfreeze()
 
 
 def _count(

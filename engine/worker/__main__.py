@@ -16,6 +16,7 @@ import msgspec
 
 from engine.runs.job import Job
 from engine.secrets import redacting
+from engine.worker import imports
 
 LINGER = 600.0  # seconds a worker keeps the model for the next question when nobody is connected
 FIRST_CLIENT = 60.0  # seconds that a worker started for chat waits for whoever started it
@@ -52,14 +53,17 @@ def _import_all() -> None:
     """Everything that a training run will import, while the person is still choosing."""
     # Which card it will use is not known yet, so nothing may touch CUDA: torch then counts cards through the driver.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    import datasets  # noqa: F401
-    import peft  # noqa: F401
-    import torch  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
+    with imports.quietly():
+        import datasets  # noqa: F401
+        import peft  # noqa: F401
+        import torch  # noqa: F401
+        import transformers.models.llama.modeling_llama  # noqa: F401
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    import engine.worker.stages.sft
-    import engine.worker.train  # noqa: F401
+        import engine.worker.stages.sft
+        import engine.worker.train  # noqa: F401
 
+        get_checkpoint_conversion_mapping("llama")  # at the first one it makes those of all models
     del os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"]
 
 

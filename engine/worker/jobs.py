@@ -16,6 +16,7 @@ from engine.runs.directory import RunDir
 from engine.runs.events import State
 from engine.runs.job import Job
 from engine.runs.journal import Writer
+from engine.worker import imports
 from engine.worker.service import Service
 
 
@@ -40,7 +41,8 @@ def run(job: Job, linger: float, first: float) -> int:
                 return 0
         elif "gpu" not in options and (card := hardware.read().emptiest) is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = str(card.index)
-        from engine.worker.session import Session
+        with imports.quietly():
+            from engine.worker.session import Session
 
         now = Session(where)
         recipe = now.recipe

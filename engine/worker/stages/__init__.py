@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.models.shape import Shape
 from engine.recipe import Recipe
 from engine.recipe import Stage as Name
+from engine.worker import imports
 from engine.worker.build import for_training
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Stage(Struct, frozen=True):
 
 def load(name: Name, shape: Shape = "causal") -> Stage:
     """Only the stage that is wanted is imported: each trainer of TRL takes its time. `shape` is that of the model."""
-    file = import_module(f"engine.worker.stages.{_GAPS.get(shape, _FILES[name])}")
+    with imports.quietly():
+        file = import_module(f"engine.worker.stages.{_GAPS.get(shape, _FILES[name])}")
     found: Stage = file.STAGE if name != "rloo" else file.STAGE_RLOO
     return found
