@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec import Struct, field
 
 from engine import chain
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
 _SCHEMES = ("preset:", "hub:")
 
 
+class Columns(Struct, kw_only=True):
+    """What a person says of the columns of one source: as in `recipe.Source`."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    prompt: str | None = None
+    completion: str | None = None
+
+
 class Choice(Struct, kw_only=True):
     """What a person picked. Nothing here is resolved or checked yet.
 
     data      "SOURCE" or "SOURCE*WEIGHT", SOURCE as in `recipe.Source`; None for the rows that the preset brings
     more      other rows to mix in, each as `data`
-    columns   role -> column, corrections to what was found
+    columns   role -> column, corrections to what was found; with `prompt` and `completion` for the first source
+    said      the same of the others, by their word in `more`
     subset    of a data set on the hub, with `split`
     reward    what answers are worth, for RL: a word of engine.rewards
     stage     None for what the rows are made for
@@ -45,6 +55,7 @@ class Choice(Struct, kw_only=True):
     data: str | None = None
     more: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+    said: dict[str, Columns] = field(default_factory=dict)
     subset: str | None = None
     split: str | None = None
     stage: recipes.Stage | None = None
@@ -101,13 +112,17 @@ def data(choice: Choice, preset: Preset | None) -> recipes.Data:
         columns=dict(choice.columns),
         subset=choice.subset,
         split=choice.split,
-        more=[weighted(word) for word in choice.more],
+        more=[_told(weighted(word), choice.said.get(word)) for word in choice.more],
         values={**(preset.values if preset else {}), **choice.values},
         prompt=choice.prompt or (preset.prompt if preset else None),
         completion=choice.completion or (preset.completion if preset else None),
         system=choice.system,
         on_bad_row=choice.on_bad_row,
     )
+
+
+def _told(source: recipes.Source, said: Columns | None) -> recipes.Source:
+    return source if said is None else msgspec.structs.replace(source, **msgspec.structs.asdict(said))
 
 
 def weighted(word: str) -> recipes.Source:

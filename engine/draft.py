@@ -151,6 +151,10 @@ def _repeated(recipe: Recipe, edits: Mapping[str, Any], progress: Report | None,
         data=_word(data),
         more=[_word(source) for source in data.more],
         columns=dict(data.columns),
+        said={
+            _word(one): choices.Columns(columns=dict(one.columns), prompt=one.prompt, completion=one.completion)
+            for one in data.more
+        },
         subset=data.subset,
         split=data.split,
         stage=recipe.stage,

@@ -238,6 +238,11 @@ def command(choice: Choice | None) -> str:
         words += [option, value] if value else []
     for role, column in choice.columns.items():
         words += ["--columns", f"{role}={column}"]
+    for number, source in enumerate(choice.more, 2):
+        if said := choice.said.get(source):
+            templates = {"prompt": said.prompt, "completion": said.completion}
+            for role, column in (said.columns | {role: text for role, text in templates.items() if text}).items():
+                words += ["--columns", f"{number}:{role}={column}"]
     for name, value in choice.values.items():
         words += ["--set", f"{name}={value}"]
     for name, value in choice.edits.items():

@@ -11,7 +11,7 @@ from engine.errors import Exit, FtuiError
 
 if TYPE_CHECKING:
     from engine.chain import Later
-    from engine.choice import Choice
+    from engine.choice import Choice, Columns
     from engine.draft import Draft, Report
     from engine.llamafactory import Imported
     from engine.recipe import Recipe
@@ -99,10 +99,14 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ROLE=COLUMN",
-        help="correct what was found, as in --columns prompt=question",
+        help="correct what was found, as in --columns prompt=question; of the second source --columns 2:prompt=question",
     )
-    parser.add_argument("--prompt", metavar="TEMPLATE", help="prompt over the columns, as in 'Summarise: {dialogue}'")
-    parser.add_argument("--completion", metavar="TEMPLATE", help="answer over the columns, as in '{summary}'")
+    for role, what, example in (("prompt", "prompt", "Summarise: {dialogue}"), ("completion", "answer", "{summary}")):
+        parser.add_argument(
+            f"--{role}",
+            metavar="TEMPLATE",
+            help=f"{what} over the columns, as in '{example}'; of the second source --columns '2:{role}={example}'",
+        )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fill {{NAME}} in the rows")
     parser.add_argument("--system", metavar="TEXT", help="system prompt for conversations that have none")
     parser.add_argument("--subset", metavar="NAME", help="of a data set on the hub")
@@ -284,10 +288,12 @@ def choice(args: argparse.Namespace, base: Choice | None = None) -> Choice:
 
 def rows(args: argparse.Namespace, sources: list[str]) -> dict[str, Any]:
     """What the options of `add_rows` say about the rows in `sources`, as fields of a `Choice`."""
+    columns, said = _columns(args.columns, sources)
     return {
         "data": sources[0] if sources else None,
         "more": sources[1:],
-        "columns": pairs(args.columns, "--columns"),
+        "columns": columns,
+        "said": said,
         "values": pairs(args.set, "--set"),
         "prompt": args.prompt,
         "completion": args.completion,
@@ -296,6 +302,29 @@ def rows(args: argparse.Namespace, sources: list[str]) -> dict[str, Any]:
         "split": args.split,
         "on_bad_row": args.bad_rows,
     }
+
+
+def _columns(given: list[str], sources: list[str]) -> tuple[dict[str, str], dict[str, Columns]]:
+    """Corrections to the first source, and to the others by their word: of those a prompt or an answer may be a template."""
+    from engine.choice import Columns
+
+    first: list[str] = []
+    rest: dict[str, list[str]] = {}
+    for word in given:
+        number, sign, pair = word.partition(":")
+        if not sign or not number.isdecimal():
+            first.append(word)
+        elif 1 <= int(number) <= max(1, len(sources)):
+            (first if int(number) == 1 else rest.setdefault(sources[int(number) - 1], [])).append(pair)
+        else:
+            many = "1 source" if len(sources) < 2 else f"{len(sources)} sources"
+            raise FtuiError(Exit.USAGE, f"--columns {word} is for source {number}, and there are {many}")
+    said = {}
+    for source, words in rest.items():
+        roles = pairs(words, "--columns")
+        templates = {role: roles.pop(role) for role in ("prompt", "completion") if "{" in roles.get(role, "")}
+        said[source] = Columns(columns=roles, **templates)
+    return pairs(first, "--columns"), said
 
 
 def draft(args: argparse.Namespace, progress: Report | None) -> Draft:

@@ -191,7 +191,8 @@ class _Loading:
             if self._strict:
                 raise self._none_usable()
             return  # where there is nothing else, `finished` says why
-        shape = _shape([row.value for row in first], source, located)
+        # One that holds no row is passed over only while a person looks, where a number may be too small.
+        shape = _shape([row.value for row in first], source, located, len(self._read) + 1)
         self._read.append((source, located, shape))
         self._begins.append(len(self._examples))
         with contextlib.suppress(_Enough):
@@ -317,13 +318,17 @@ class _Loading:
         return FtuiError(code, cause, first.source, "mend the file" + how)
 
 
-def _shape(values: list[dict[str, Any]], source: Source, located: Located) -> Shape:
+def _shape(values: list[dict[str, Any]], source: Source, located: Located, number: int) -> Shape:
+    """`number` is that of the source, from 1: the options --prompt and --completion are for the first."""
     try:
         if source.prompt is None and source.completion is None:
             return shapes.detect(values, located.columns, located.tags)
         return shapes.from_templates(values, source, located.columns, located.tags)
     except FtuiError as error:
-        raise FtuiError(error.code, error.cause, str(located.paths[0]), error.next_step) from None
+        step = error.next_step
+        for role in ("prompt", "completion") if number > 1 else ():
+            step = step.replace(f"--{role} '", f"--columns '{number}:{role}=")
+        raise FtuiError(error.code, error.cause, str(located.paths[0]), step) from None
 
 
 def _size(path: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import draft as drafts
 from engine.draft import Choice
 from engine.errors import FtuiError
 from tests.tui.hostile import HOSTILE, check_screen
@@ -141,3 +142,34 @@ async def test_escape_leaves_the_mapping_as_it_was(tiny_starter: Path) -> None:
         await until(pilot, lambda: "not used" in seen(pilot))
         await pilot.press("right", "escape")
         assert app.wizard.draft is before and app.current_mode == "new:data"
+
+
+async def test_each_of_several_sources_has_columns_of_its_own(tiny_starter: Path) -> None:
+    Path("one.jsonl").write_text("\n".join(map(json.dumps, DIALOGUES)))
+    other = [{"ask": f"What is {n}?", "left": "no", "right": f"{n} it is"} for n in range(3)]
+    Path("two.jsonl").write_text("\n".join(map(json.dumps, other)))
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.wizard.begin(Choice(data="one.jsonl", more=["two.jsonl*0.5"]))
+        app.new_run("data")
+        await until(pilot, lambda: app.wizard.error is not None)
+        await pilot.press("m")
+        await until(pilot, lambda: "1/2  one.jsonl" in seen(pilot) and "not used" in seen(pilot))
+        await pilot.press("s")
+        await until(pilot, lambda: "2/2  two.jsonl*0.5" in seen(pilot) and "✗" in seen(pilot).splitlines()[2])
+        check_screen(pilot)
+        # Enter on what is nothing yet says so, also from the other source.
+        await pilot.press("s", "enter")
+        await until(pilot, lambda: "2/2" in seen(pilot))
+        assert app.screen.TITLE == "Mapping"
+        for role, key in (("prompt", "right"), ("completion", "left")):  # the first column, and the last one
+            app.screen.query_one("#roles").put_cursor(role)  # type: ignore[attr-defined]
+            await pilot.press(key)
+        await until(pilot, lambda: "✗" not in seen(pilot).splitlines()[2])
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        draft = app.wizard.draft
+        assert draft is not None and not draft.choice.columns and set(draft.choice.said) == {"two.jsonl*0.5"}
+        assert draft.dataset.examples[len(DIALOGUES)].messages[-1].content == "0 it is"  # type: ignore[index]
+        assert "--columns 2:prompt=ask --columns 2:completion=right" in app.screen.command  # type: ignore[attr-defined]
+        assert drafts.from_recipe(draft.recipe).recipe.data == draft.recipe.data

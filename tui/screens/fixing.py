@@ -148,6 +148,7 @@ def on_copy(choice: Choice, path: Path) -> Choice:
         choice,
         data=str(path.absolute()),
         more=[],
+        said={},
         columns={},
         prompt=None,
         completion=None,

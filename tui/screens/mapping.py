@@ -23,7 +23,7 @@ from tui.listing import pad
 from tui.rows import Rows
 
 if TYPE_CHECKING:
-    from engine.choice import Choice
+    from engine.choice import Choice, Columns
     from engine.data.shapes import Shape
     from tui.wizard import Step
 
@@ -55,13 +55,13 @@ class Sample(Struct, frozen=True):
         return found
 
 
-def look(choice: Choice) -> Sample:
-    """Read the first rows of the choice's (first) source. Raises FtuiError where nothing can be read."""
+def look(choice: Choice, at: int = 0) -> Sample:
+    """Read the first rows of a source of the choice, the first one or one of `more`. Raises FtuiError where nothing can be read."""
     from engine import choice as choices
     from engine import presets
     from engine.data import locate, shapes, sources
 
-    source = choices.data(choice, presets.load(choice.preset) if choice.preset else None)
+    source = choices.data(choice, presets.load(choice.preset) if choice.preset else None).sources[at]
     located = locate.files(msgspec.structs.replace(source, columns={}))
     rows = sources.read(located.paths[0], lambda *_: None, array=located.array)
     return Sample([row.value for row in islice(rows, shapes.SAMPLE)], located.columns, located.tags)
@@ -213,27 +213,38 @@ class MappingScreen(Frame):
     HELP = (
         "What each column of the rows is. ← and → give the role under the cursor another column, or none; the line on top says "
         "what the rows are then. A template makes a prompt or an answer of several columns: {dialogue} stands for the "
-        "column of that name. Enter reads the rows anew; escape leaves everything as it was."
+        "column of that name. Of several sources each has columns of its own; s goes to the next. Enter reads the rows anew; "
+        "escape leaves everything as it was."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "column(-1)", "Column", key_display="←→", id="mapping.column-before", tooltip="Another column"),
         Binding("right", "column(1)", "Column", show=False, id="mapping.column", tooltip="Another column"),
         Binding("t", "template", "Template", id="mapping.template", tooltip="Make prompt or answer of several columns"),
+        Binding("s", "source", "Next source", id="mapping.source", tooltip="The columns of the next source"),
         Binding("u", "reset", "As found", id="mapping.reset", tooltip="Go back to what was found by itself"),
         Binding("escape", "back", "Leave", id="mapping.back", tooltip="Leave everything as it was"),
     ]
-
-    _roles: Roles | None = None
 
     def __init__(self, data: Step) -> None:
         super().__init__()
         self._wizard = data.wizard
         self._choice = data.wizard.picked()
-        self._title = safe((self._choice.data or f"preset {self._choice.preset}").rpartition("/")[2])
+        self._sources = [self._choice.data or f"preset {self._choice.preset}", *self._choice.more]
+        self._at = 0  # the source that is shown
+        self._all: dict[int, Roles] = {}  # of the sources that were looked at
         self.command = data.command
 
+    @property
+    def _roles(self) -> Roles | None:
+        return self._all.get(self._at)
+
+    @property
+    def _title(self) -> str:
+        name = safe(self._sources[self._at].rpartition("/")[2])
+        return name if len(self._sources) == 1 else f"{self._at + 1}/{len(self._sources)}  {name}"
+
     def body(self) -> ComposeResult:
-        yield Static(Content.styled(self._title, "bold"), id="what", markup=False)
+        yield Static("", id="what", markup=False)
         yield Static("", id="labels", markup=False)
         yield Rows(id="roles", verb="Use it", help=self.HELP)
         yield Static("", id="rest", markup=False)
@@ -241,15 +252,33 @@ class MappingScreen(Frame):
 
     def on_mount(self) -> None:
         self.query_one("#roles").focus()
-        self.in_thread(lambda: look(self._choice), self._looked)
+        self._look()
 
-    def _looked(self, sample: Sample) -> None:
-        templates = {"prompt": self._choice.prompt, "completion": self._choice.completion}
-        self._roles = Roles(sample, self._choice.columns, {role: text for role, text in templates.items() if text})
+    def _look(self) -> None:
+        """Show the source; read its first rows if that was not done yet."""
+        at = self._at
         self._show()
+        if at not in self._all:
+            self.in_thread(lambda: look(self._choice, at), lambda sample: self._looked(at, sample))
+
+    def _looked(self, at: int, sample: Sample) -> None:
+        said = self._said(at)
+        templates = {"prompt": said.prompt, "completion": said.completion}
+        self._all[at] = Roles(sample, said.columns, {role: text for role, text in templates.items() if text})
+        self._show()
+
+    def _said(self, at: int) -> Choice | Columns:
+        """What the person has said of a source so far."""
+        from engine.choice import Columns
+
+        return self._choice if at == 0 else self._choice.said.get(self._sources[at], Columns())
 
     def _show(self) -> None:
         if (roles := self._roles) is None:
+            self.query_one("#what", Static).update(Content.styled(self._title, "bold"))
+            self.query_one("#roles", Rows).show([])
+            self.query_one("#rest", Static).update("")
+            self.refresh_bindings()
             return
         self.query_one("#what", Static).update(heading(roles, self._title))
         width = self.query_one("#roles").size.width
@@ -260,10 +289,6 @@ class MappingScreen(Frame):
         if roles.unused:
             rest.append(Content.styled("not used: " + safe(", ".join(roles.unused)), FAINT))
         rest += [Content.styled(f"· {safe(note)}", FAINT) for note in (roles.shape.notes if roles.shape else [])]
-        if self._choice.more:
-            rest.append(
-                Content.styled("· these are the columns of the first source; the others keep what was found", FAINT)
-            )
         self.query_one("#rest", Static).update(Content("\n").join(rest))
         self.refresh_bindings()
 
@@ -276,6 +301,8 @@ class MappingScreen(Frame):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "template":
             return self._roles is not None and self._role in ("prompt", "completion")
+        if action == "source":
+            return len(self._sources) > 1
         if action == "reset":
             return self._roles is not None and bool(self._roles.given or self._roles.templates)
         return action != "column" or self._roles is not None
@@ -287,6 +314,10 @@ class MappingScreen(Frame):
         if self._roles is not None and self._role:
             self._roles.step(self._role, by)
             self._show()
+
+    def action_source(self) -> None:
+        self._at = (self._at + 1) % len(self._sources)
+        self._look()
 
     def action_reset(self) -> None:
         if self._roles is not None:
@@ -308,18 +339,25 @@ class MappingScreen(Frame):
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
         """Read the rows anew, if anything changed."""
-        roles = self._roles
-        if roles is None:
-            return
-        if roles.error is not None:
-            self.error(roles.error)
-            return
-        choice = msgspec.structs.replace(
-            self._choice,
-            columns=dict(roles.given),
-            prompt=roles.templates.get("prompt"),
-            completion=roles.templates.get("completion"),
-        )
+        from engine.choice import Columns
+
+        for at, roles in self._all.items():
+            if roles.error is not None:
+                self._at = at
+                self._show()
+                self.error(roles.error)
+                return
+        choice = self._choice
+        for at, roles in self._all.items():
+            made = Columns(
+                columns=dict(roles.given),
+                prompt=roles.templates.get("prompt"),
+                completion=roles.templates.get("completion"),
+            )
+            if at == 0:
+                choice = msgspec.structs.replace(choice, **msgspec.structs.asdict(made))
+            elif made != self._said(at):
+                choice = msgspec.structs.replace(choice, said={**choice.said, self._sources[at]: made})
         self.app.pop_screen()
         if choice != self._choice:
             self._wizard.begin(choice)

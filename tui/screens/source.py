@@ -275,7 +275,9 @@ class SourceScreen(Step):
 
     def action_unmix(self) -> None:
         choice = self.wizard.picked()
-        self.wizard.begin(msgspec.structs.replace(choice, more=choice.more[:-1]))
+        more, last = choice.more[:-1], choice.more[-1]
+        said = {source: one for source, one in choice.said.items() if source != last or source in more}
+        self.wizard.begin(msgspec.structs.replace(choice, more=more, said=said))
 
     def _go_on(self, choice: object) -> None:
         self.wizard.begin(choice)  # type: ignore[arg-type]

@@ -213,3 +213,17 @@ def test_foreign_text_cannot_reach_the_terminal(ftui: Ftui, tmp_path: Path, tiny
         assert said.code == 0
         assert not {"\x1b", "\x07", "\u202e"} & set(said.out)
     assert "␛]0;title␇ [bold]b[/x]" in ftui("data", file, "-m", tiny_model).out
+
+
+def test_columns_of_another_source_are_corrected_by_its_number(ftui: Ftui, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(json.dumps({"prompt": "a", "completion": "b"}))
+    two.write_text(json.dumps({"x": "Say it.", "y": "It.", "z": "well"}))
+    said = ftui("data", one, two)
+    assert said.code == Exit.DATA_SHAPE and "--columns '2:prompt={x}' --columns '2:completion={z}'" in said.err
+    got = ftui("data", one, two, "--columns", "2:prompt={z}: {x}", "--columns", "2:completion={y}", "--json").json
+    assert [shape["columns"].get("prompt") for shape in got["shapes"]] == ["prompt", "{z}: {x}"]
+    got = ftui("data", one, two, "--columns", "2:prompt=x", "--columns", "2:completion=z", "--json").json
+    assert got["shapes"][1]["columns"] == {"prompt": "x", "completion": "z"}
+    said = ftui("data", one, two, "--columns", "3:prompt=x")
+    assert said.code == Exit.USAGE and "--columns 3:prompt=x is for source 3, and there are 2 sources" in said.err
