@@ -94,7 +94,7 @@ def _inputs(facts: ModelFacts, settings: Settings, number: int, device: str) -> 
     if settings.method in VIRTUAL:
         return
     adapted = [linear for linear in facts.linears if linear.attention or settings.targets == "all-linear"]
-    fused = settings.fused_lora and settings.method == "lora" and number == 4 and not settings.dora
+    fused = in_one_step(settings)
     for linear in adapted:
         yield number * settings.rank
         if settings.dora:
@@ -113,6 +113,11 @@ def _inputs(facts: ModelFacts, settings: Settings, number: int, device: str) -> 
     elif settings.method == "qlora" and settings.bits == 8:
         for linear in _different(facts.linears):  # bitsandbytes holds on to what it was given (MatMul8bit's ctx.A)
             yield number * linear.inputs
+
+
+def in_one_step(settings: Settings) -> bool:
+    """Whether a matrix and its adapter are one product (engine/worker/fused_lora.py)."""
+    return settings.fused_lora and settings.method == "lora" and settings.precision == "fp32" and not settings.dora
 
 
 def _different(linears: list[Linear]) -> list[Linear]:

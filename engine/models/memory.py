@@ -14,7 +14,7 @@ from engine.hardware import Device
 from engine.models import kept
 from engine.models.facts import ModelFacts
 from engine.models.trainable import trainable
-from engine.recipe import ALL, VIRTUAL, Settings, Stage
+from engine.recipe import ALL, LOW_RANK, VIRTUAL, Settings, Stage
 
 GIB = 1024**3
 
@@ -43,10 +43,11 @@ _LEFT_OUT = {"masked": 0.15, "seq2seq": 0.21}
 # What Python with torch, transformers, trl, peft and datasets holds before a model is loaded (measured, see the docs).
 _PROCESS = 590_000_000
 # glibc maps larger blocks apart and gives them back at once; smaller ones come from its heap, where what a layer drops
-# leaves holes between what stays. Measured, as a part of what is kept: 0.2 to 0.3 in plain layers, 0.3 to 0.7 where an
-# adapter computes every output in three parts; those holes stay even where checkpointing keeps only a layer's input.
+# leaves holes between what stays. Measured, as a part of what is kept: 0.2 to 0.3 in plain layers, and in those with an adapter
+# that is a product of its own or none; 0.3 to 0.7 where peft's LoRA computes every output in three parts, whose holes stay
+# even where checkpointing keeps only a layer's input. Elsewhere the next layer fills those of the one before.
 _MAPPED_APART = 32 * 1024**2
-_HOLES, _HOLES_OF_ADAPTERS = 0.25, 0.35
+_HOLES, _HOLES_OF_PARTS = 0.25, 0.35
 
 _CONTEXT = GIB  # CUDA's context and its libraries' workspaces
 _SLACK = 0.10  # what the caching allocator of a GPU cannot use
@@ -240,10 +241,10 @@ def _activations(
     between = (4 if settings.method in ALL else _number(settings)) * facts.hidden  # from layer to layer
     heap = [size for size in each if tokens * size < _MAPPED_APART]
     held, small = layers * sum(each), layers * sum(heap)
-    holes = _HOLES_OF_ADAPTERS * small
+    holes = _HOLES_OF_PARTS * small
     if settings.gradient_checkpointing:
         held, small = layers * between + sum(each), layers * between + sum(heap)
-    if not settings.adapts:
+    if settings.method not in LOW_RANK or kept.in_one_step(settings):
         holes = _HOLES * small
     # A packed matrix is unpacked for the moment in which it is needed; DoRA adds the adapter to each, for its norm.
     copies = (settings.method == "qlora") + 2 * settings.dora
