@@ -40,7 +40,7 @@ from engine.runs.journal import Reader
 ROOT = Path(__file__).parents[2]
 # What a workload is, beside its rows: file, settings, and templates where columns need them.
 WORKLOADS: dict[str, dict[str, Any]] = {
-    "identity": {"preset": "identity"},
+    "identity": {"preset": "identity", "edits": {"micro_batch": 8}},  # as the preset has it
     "alpaca": {"file": "alpaca_en_demo.json", "edits": {"max_length": 512}},
     "dialogsum": {
         "file": "dialogsum.dev.jsonl",
@@ -85,7 +85,7 @@ clock = Clock()
 shared = dict(output_dir=sys.argv[3], num_train_epochs=s.epochs, per_device_train_batch_size=s.micro_batch,
     gradient_accumulation_steps=s.accumulation, learning_rate=s.learning_rate, lr_scheduler_type=s.schedule,
     bf16=s.precision == "bf16", use_cpu=not torch.cuda.is_available(), seed=s.seed, gradient_checkpointing=False,
-    logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, max_length=s.max_length, optim=s.optimizer,
+    logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, max_length=s.max_length, optim="adamw_torch_fused",
     max_grad_norm=s.max_grad_norm, weight_decay=0.0)
 common = dict(model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
     processing_class=AutoTokenizer.from_pretrained(folder), callbacks=[clock],
@@ -94,8 +94,8 @@ common = dict(model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.flo
 if r.stage == "dpo":
     from trl import DPOConfig, DPOTrainer
     pairs = [{"prompt": [{"role": m.role, "content": m.content} for m in e.messages],
-        "chosen": [{"role": "assistant", "content": e.chosen.content}],
-        "rejected": [{"role": "assistant", "content": e.rejected.content}]}
+        "chosen": [{"role": m.role, "content": m.content} for m in e.chosen],
+        "rejected": [{"role": m.role, "content": m.content} for m in e.rejected]}
         for e in dataset.load(r.data).examples]
     trainer = DPOTrainer(args=DPOConfig(**shared, beta=s.beta, loss_type=[s.loss]), train_dataset=Dataset.from_list(pairs), **common)
 else:

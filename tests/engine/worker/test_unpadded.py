@@ -188,7 +188,9 @@ def test_a_model_that_cannot_is_found_out(model: Callable[..., Any], monkeypatch
     assert blind.forward == asked and blind.config._attn_implementation == "sdpa"
 
 
-def test_every_field_of_the_head_stands_where_padded_rows_have_it(model: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_field_of_the_head_stands_where_padded_rows_have_it(model: Callable[..., Any], frozen: bool) -> None:
+    """By TRL's head where it learns, by ours where it does not."""
     import torch
 
     from engine.worker import unpadded
@@ -197,13 +199,70 @@ def test_every_field_of_the_head_stands_where_padded_rows_have_it(model: Callabl
     mask = torch.tensor([[0, 0, *[1] * 8], [*[1] * 8, 0, 0]])
     labels = torch.tensor([[-100] * 8 + [31, 2], [-100] * 5 + [40, 41, 2, -100, -100]])
     given = {"input_ids": ids, "attention_mask": mask, "labels": labels, "fused_lm_head": True}
-    tuned = model()
+    tuned = model().requires_grad_(not frozen)
     padded = tuned(**given)
     assert unpadded.install(tuned)
     mine = tuned(**given)
-    assert mine.keys() == padded.keys()
+    assert mine.keys() == padded.keys() | ({"mean_logits"} if frozen else set())
     for name in ("log_probs", "entropy", "is_top1", "label_mask"):
         assert torch.allclose(mine[name].float(), padded[name].float(), atol=1e-4), name
     assert torch.allclose(mine.loss, padded.loss, atol=1e-5)
     # Other questions are answered as they were.
     assert torch.equal(tuned(input_ids=ids[1:]).logits, model()(input_ids=ids[1:]).logits)
+
+
+def test_a_head_that_divides_its_logits_is_asked_itself(model: Callable[..., Any]) -> None:
+    """By a temperature, as in reinforcement learning."""
+    import torch
+    from trl.trainer.utils import add_fused_lm_head
+
+    from engine.worker import unpadded
+
+    tuned = model().requires_grad_(False)
+    add_fused_lm_head(tuned, temperature=0.5, outputs=("log_probs", "entropy"))
+    ids = torch.tensor([[1, 20, 21, 22, 23, 30], [1, 20, 21, 22, 40, 41]])
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids, "fused_lm_head": True}
+    padded = tuned(**given).log_probs
+    assert unpadded.install(tuned)
+    assert torch.allclose(tuned(**given).log_probs, padded, atol=1e-4)
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_attention_sees_what_each_row_sees(key_heads: int) -> None:
+    """Piece by piece and, of a short sequence, all at once: as each row alone, gradients too."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from engine.worker import unpadded
+
+    rows = [[0] * 6 + [1] * 9, [0] * 6 + [2] * 5 + [3] * 4, [0] * 6 + [2] * 5 + [4] * 7, [5] * 3]
+    layout = laid(rows, [6, 11, 11, 0])
+    torch.manual_seed(0)
+    tokens = len(layout.ids)
+    query, key, value = (torch.randn(1, heads, tokens, 8) for heads in (4, key_heads, key_heads))
+    slope = torch.randn(1, tokens, 4, 8)
+
+    def alone(query: Any, key: Any, value: Any) -> Any:
+        found = torch.zeros(1, tokens, 4, 8)
+        for places in layout.places:
+            q, k, v = (part[:, :, places].repeat_interleave(4 // part.shape[1], 1) for part in (query, key, value))
+            found = found.index_put(
+                (torch.tensor(0), torch.tensor(places)),
+                scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1),
+            )
+        return found
+
+    def learned(ask: Callable[..., Any]) -> list[Any]:
+        given = [part.clone().requires_grad_() for part in (query, key, value)]
+        found = ask(*given)
+        found.backward(slope)
+        return [found.detach(), *(part.grad for part in given)]
+
+    def attend(**how: Any) -> Callable[..., Any]:
+        module = torch.nn.Identity()
+        return lambda *given: unpadded.attention(module, *given, None, pieces=layout.pieces, **how)[0]
+
+    wanted = learned(alone)
+    for how in ({}, {"bias": unpadded.visible(layout.pieces, torch.device("cpu"))}):
+        for mine, theirs in zip(learned(attend(**how)), wanted, strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-5)
