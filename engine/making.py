@@ -99,7 +99,7 @@ class Maker:
         counted = lengths.count(dataset, tok, reporting("counting tokens"))
         intent = intent_of(self._preset, dataset)
         given = choices.given(choice, self._preset)
-        advice_facts = known(choice, dataset, counted, facts, intent)
+        advice_facts = known(choice, dataset, counted, facts, intent, tok)
         plan = planned(choice, advice_facts, given)
         found = findings.find(
             dataset,
@@ -149,7 +149,9 @@ def _adapter(word: str | None) -> str | None:
     return str(Path(word).expanduser().resolve()) if word and not chain.reference(word) else word
 
 
-def known(choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts, intent: Intent) -> Facts:
+def known(
+    choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts, intent: Intent, tok: Tokenizer | None = None
+) -> Facts:
     """What the rules may know of these rows, this model and this machine."""
     machine = hardware.read()
     return Facts(
@@ -162,6 +164,8 @@ def known(choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts,
         max=counted.max,
         mean=counted.mean(),
         lengths=counted.total,
+        # A model that goes on with a text reads on where the last part ended.
+        around=0 if tok is None or model.shape == "causal" else len(tok.opening) + len(tok.closing),
         starts=counted.starts,
         exact=counted.exact,
         intent=intent,

@@ -28,6 +28,7 @@ VIRTUAL: tuple[Method, ...] = ("prompt", "prefix")  # what learns stands in for 
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
+PACKED: tuple[Stage, ...] = ("sft", "pretraining")  # rows can be put together
 PPO_PASSES = 4  # optimizer steps that PPO makes of the same answers (TRL's PPO, when it had one)
 GALORE_SCALE = 0.25  # of a step in GaLore's small space, that a weight moves by (its paper)
 # What rows can train that are made for the stage before the colon: prompts are in all of them but plain text.
@@ -133,6 +134,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     neftune              noise on the embeddings while training: this over sqrt(tokens x features) at most; None: none
     virtual_tokens       of prompt and prefix tuning
     unpadded             rows of a micro-batch lie end to end, and what they begin with is computed once
+    packing              rows are put together, up to `max_length` tokens; micro_batch then counts these packs
     fused_lora           LoRA's products are one step, where the weights are fp32
     """
 
@@ -175,6 +177,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     neftune: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
     virtual_tokens: Positive = 20
     unpadded: bool = True
+    packing: bool = False
     fused_lora: bool = True
 
     @property

@@ -35,6 +35,7 @@ class Work(Struct, frozen=True, kw_only=True):
     targets: str = ""
     bits: int = 0
     trained_layers: int = 0
+    packing: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Work:
@@ -46,6 +47,7 @@ class Work(Struct, frozen=True, kw_only=True):
             targets=settings.targets if settings.adapts else "",
             bits=settings.bits if settings.method == "qlora" else 0,
             trained_layers=settings.trained_layers if settings.method == "freeze" else 0,
+            packing=settings.packing,
         )
 
 

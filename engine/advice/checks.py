@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.advice.epoch import epoch, of
 from engine.advice.kinds import Facts, held_out
 from engine.advice.numbers import (
     BETA_IN_USE,
@@ -102,9 +103,10 @@ def _rate(facts: Facts, settings: Settings) -> Iterator[str]:
 
 def _batch(facts: Facts, settings: Settings) -> Iterator[str]:
     effective = settings.micro_batch * settings.accumulation
-    rows = facts.rows - held_out(facts.rows, settings.eval_fraction)
-    if effective > rows > 0:
-        yield f"an effective batch of {effective} is more than all {rows} rows: each epoch is one step"
+    made = epoch(facts, of(settings))
+    items, unit = (made.items, "packs") if settings.packing else (made.parts, "rows")
+    if effective > items > 0:
+        yield f"an effective batch of {effective} is more than all {items} {unit}: each epoch is one step"
     elif part(settings.method) == "adapter" and effective >= WARN_ADAPTER_BATCH:
         yield f"an effective batch of {effective} is large for an adapter: keep it below {WARN_ADAPTER_BATCH}"
 
@@ -139,7 +141,7 @@ def _evaluation(facts: Facts, settings: Settings) -> Iterator[str]:
 
 
 def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
-    if facts.max <= settings.max_length:
+    if facts.max <= settings.max_length or facts.divided:
         return
     if facts.kind == "rl":
         yield f"prompts of more than {settings.max_length} tokens are left out; the longest row has {facts.max}"
@@ -153,12 +155,6 @@ def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
     else:
         share = next((s for s, at in ((50, facts.p50), (5, facts.p95), (1, facts.p99)) if at > settings.max_length), 0)
         many, lose = (f"more than {share} % of the rows" if share else "a few rows (under 1 %)") + " are", "lose their"
-    if facts.model is not None and facts.model.shape != "causal":
-        yield (
-            f"{many} cut at {settings.max_length} tokens and the rest is never read, the longest has {facts.max}: divide "
-            "them into shorter texts"
-        )
-        return
     yield (
         f"{many} cut at {settings.max_length} tokens and {lose} end token, the longest has {facts.max}: lengthen, or "
         "leave them out"

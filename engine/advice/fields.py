@@ -17,9 +17,9 @@ HELP: dict[str, str] = {
     "method": "what learns: an adapter, some of the layers, or all weights",
     "learning_rate": "how far one optimizer step moves the weights, at its highest",
     "epochs": "passes over the rows",
-    "micro_batch": "rows that go through the model at once; decides the memory",
+    "micro_batch": "rows, or packs, that go through the model at once; decides the memory",
     "accumulation": "micro-batches whose gradients are added up for one optimizer step",
-    "max_length": "tokens of a row at most; what is longer is cut",
+    "max_length": "tokens of a row at most; longer rows are cut, bare texts divided",
     "rank": "how much is learned: LoRA's rank, a bottleneck's width, GaLore's space",
     "alpha": "weight of the adapter: its output is scaled by alpha / rank",
     "dropout": "share of the adapter's inputs that is left out at random while it trains",
@@ -54,6 +54,7 @@ HELP: dict[str, str] = {
     "virtual_tokens": "learned tokens ahead of every text; they take room of the context",
     "fused_lora": "LoRA's products in one step, where weights are fp32; off: peft's own",
     "unpadded": "rows end to end without padding, what they begin with computed once",
+    "packing": "put rows together up to max_length; none of them sees another",
 }
 # What a value does, where the values are few and the choice among them is the first that a person makes.
 DOES: dict[str, dict[str, str]] = {
@@ -116,8 +117,8 @@ _METHODS: dict[Method, _Own] = {
 _HELD_OUT = ("eval_fraction", "stop_on_plateau")  # what learns from rewards has no loss to look at
 _LEARNT = (*_HELD_OUT, "unpadded")
 _STAGES: dict[Stage, _Own] = {
-    "sft": _Own(rest=_LEARNT),
-    "pretraining": _Own(rest=_LEARNT),
+    "sft": _Own(rest=(*_LEARNT, "packing")),
+    "pretraining": _Own(rest=(*_LEARNT, "packing")),
     "dpo": _Own(("beta", "loss"), _LEARNT),
     "kto": _Own(("beta", "loss"), _LEARNT),
     "reward": _Own(rest=_HELD_OUT),
@@ -166,7 +167,7 @@ def _idle(stage: Stage, settings: Settings) -> set[str]:
     if settings.schedule == "constant":
         idle.add("warmup")
     if settings.method in VIRTUAL or settings.attention != "sdpa" or settings.neftune is not None:
-        idle.add("unpadded")  # rows are filled up there
+        idle |= {"unpadded", "packing"}  # rows are filled up there
     if settings.method == "qlora":
         idle.add("init")  # packed matrices cannot be taken apart
     if stage in RL or settings.method in VIRTUAL:

@@ -13,7 +13,7 @@ from engine.advice import fields
 from engine.hardware import Hardware
 from engine.models.facts import ModelFacts
 from engine.models.memory import Memory
-from engine.recipe import PPO_PASSES, Settings, Stage
+from engine.recipe import Settings, Stage
 from engine.speeds import Measured
 from engine.text import number
 
@@ -35,8 +35,9 @@ class Facts(Struct, kw_only=True, dict=True):
     rows               usable rows of the data set
     p50, p95, p99, max tokens of whole rendered rows; `exact` tells the model's own tokenizer from an estimate
     mean               average tokens a row; 0 where it was not counted
-    lengths            tokens of each row that was counted, in any order: a list or an array; empty where only percentiles are
-                       known. Fewer than `rows` for a sample, or where some rows stand in an epoch more than once
+    lengths            tokens of each row that was counted, in the order of the rows: a list or an array; empty where only
+                       percentiles are known. Fewer than `rows` for a sample, or where some rows stand in an epoch more than once
+    around             of them, tokens that the tokenizer puts around a text, and around each part of one that is divided
     starts             tokens before the first one with a loss, of those rows that have one: says at which length nothing is
                        trained
     complex_task       the person says that it takes reasoning, not only style or format
@@ -59,6 +60,7 @@ class Facts(Struct, kw_only=True, dict=True):
     max: int
     mean: float = 0.0
     lengths: Sequence[int] | np.ndarray = []
+    around: int = 0
     starts: Sequence[int] | np.ndarray = []
     exact: bool = True
     intent: Literal["identity", "instructions", "text"] = "instructions"
@@ -82,6 +84,11 @@ class Facts(Struct, kw_only=True, dict=True):
         if self.stage == "grpo" or self.stage == "rloo" or self.stage == "ppo":
             return "rl"
         return "identity" if self.stage == "sft" and self.intent == "identity" else self.stage
+
+    @property
+    def divided(self) -> bool:
+        """Whether what is longer than `max_length` is divided, and nothing of it lost; else it is cut."""
+        return self.stage == "pretraining"
 
     @property
     def rated(self) -> bool:
@@ -109,7 +116,8 @@ class Facts(Struct, kw_only=True, dict=True):
     def untrained_at(self, max_length: int) -> int | None:
         """Counted rows of which nothing with a loss is left at `max_length`; None where it is not known."""
         if len(self.starts):
-            return self.counted - len(self.starts) + _above(self._starts, max_length - 1)
+            beyond = 0 if self.divided else _above(self._starts, max_length - 1)
+            return self.counted - len(self.starts) + beyond
         return None if self.trained_rows is None else self.counted - self.trained_rows
 
     @property
@@ -237,18 +245,6 @@ class Plan(Struct, kw_only=True):
 def held_out(rows: int, eval_fraction: float) -> int:
     """Rows kept for evaluation."""
     return round(rows * eval_fraction)
-
-
-def optimizer_steps(rows: int, settings: Settings) -> int:
-    """Optimizer steps of the whole run, as the trainer counts them: each epoch ends with a step, even a partial one; of
-    answers to prompts only whole steps are made. PPO makes PPO_PASSES of each round of answers.
-    """
-    if settings.answer_length:
-        prompts = max(1, settings.micro_batch * settings.accumulation // (settings.generations or 1))
-        passes = 1 if settings.generations else PPO_PASSES
-        return math.ceil(rows // prompts * passes * settings.epochs)
-    batches = math.ceil((rows - held_out(rows, settings.eval_fraction)) / settings.micro_batch)
-    return max(0, math.ceil(math.ceil(batches / settings.accumulation) * settings.epochs))
 
 
 def _sorted(numbers: Sequence[int] | np.ndarray) -> np.ndarray:

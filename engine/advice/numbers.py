@@ -35,6 +35,7 @@ IA3 = "IA3 paper"
 PROMPT = "prompt tuning paper"
 PREFIX = "prefix tuning paper"
 LIBRARY = "the library peft"
+TRL_DOCS = "TRL documentation"
 GALORE = "GaLore paper"
 BOTTLENECK = "AdapterFusion paper"
 
@@ -138,6 +139,12 @@ BETA_IN_USE = (0.1, 0.5)
 # Full tuning of a complex task from this many rows on.
 FULL_ROWS = 5000
 TRAINED_LAYERS = Number(2, FACTORY, "freeze tuning trains the last layers", "medium")
+
+# Texts fill whole sequences (LLaMA-Factory packs in pre-training unless told otherwise). Rows of SFT from some thousand on, since packs
+# make fewer steps, where four of the mean length fit into one (TRL documentation: packing is for many short rows).
+PACKING_TEXT = Number(True, FACTORY, "texts fill up what a micro-batch holds")
+PACKING_ROWS = Number(True, TRL_DOCS, "many short rows", "medium")
+PACK_FROM, PACK_EACH = 5000, 4
 
 EVALUATE_FROM = 500
 EVALUATE_RATED_FROM = 200  # a tenth are 20: fewer say little

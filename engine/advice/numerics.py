@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from engine.advice.fit import fits
 from engine.advice.kinds import Advice, Alternative, Facts, Values
-from engine.advice.numbers import DATA, GALORE, GUIDE, HARDWARE, MEASURED, MODEL, TRL, TUTORIAL, WALKTHROUGH
+from engine.advice.numbers import (
+    DATA,
+    GALORE,
+    GUIDE,
+    HARDWARE,
+    MEASURED,
+    MODEL,
+    PACK_EACH,
+    PACK_FROM,
+    PACKING_ROWS,
+    PACKING_TEXT,
+    RULE,
+    TRL,
+    TUTORIAL,
+    WALKTHROUGH,
+)
+from engine.models.support import padded
+from engine.recipe import PACKED
 
 _LENGTH_STEP = 64
 
@@ -98,6 +115,29 @@ def unpadded(facts: Facts, values: Values) -> Advice:
     if facts.model is not None and facts.model.shape != "causal":
         return Advice("unpadded", False, "this kind of model is computed padded", MODEL, "high")
     return Advice("unpadded", True, "same losses, no padding computed", "measured", "high", others)
+
+
+def packing(facts: Facts, values: Values) -> Advice:
+    """On for continued pre-training: LLaMA-Factory packs there unless told otherwise. For SFT off under 5,000 rows, where packs
+    would leave too few steps, and where less than four rows of the mean length fit into `max_length`.
+    """
+    if facts.stage not in PACKED:
+        return Advice("packing", False, "this stage takes rows one by one", TRL, "high")
+    wanted = {name: values[name] for name in ("method", "attention", "neftune", "unpadded")}
+    if padded(facts.model, **wanted)[0]:
+        return Advice("packing", False, "rows are computed padded here", MODEL, "high")
+    each = values["max_length"] / max(1.0, facts.tokens_per_row)
+    together = Alternative(True, f"about {max(1.0, each):.1f} rows together: fewer, larger steps")
+    if facts.stage == "pretraining":
+        others = [Alternative(False, "text by text: more steps, of fewer tokens")]
+        return Advice("packing", True, PACKING_TEXT.reason, PACKING_TEXT.source, PACKING_TEXT.confidence, others)
+    if facts.rows < PACK_FROM:
+        return Advice("packing", False, f"{facts.rows:,} rows need their steps", RULE, "medium", [together])
+    if each < PACK_EACH:
+        return Advice("packing", False, f"only {each:.1f} rows would fit into a pack", RULE, "medium", [together])
+    others = [Alternative(False, "row by row: the same tokens in more steps")]
+    reason = f"{facts.rows:,} rows, {each:.0f} fit into {values['max_length']:,}"
+    return Advice("packing", True, reason, PACKING_ROWS.source, PACKING_ROWS.confidence, others)
 
 
 def fused_lora(facts: Facts, values: Values) -> Advice:

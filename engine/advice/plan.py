@@ -11,9 +11,10 @@ import msgspec
 from engine import recipe
 from engine.advice import checks, method, numerics, refusals, schedule, time
 from engine.advice.disagreements import disagreement
+from engine.advice.epoch import Epoch, epoch, of, optimizer_steps
 from engine.advice.fit import fits, need
 from engine.advice.gate import gate
-from engine.advice.kinds import Advice, Alternative, Facts, Plan, Values, gigabytes, optimizer_steps
+from engine.advice.kinds import Advice, Alternative, Facts, Plan, Values, gigabytes, held_out
 from engine.advice.stage import NAMES, stage
 from engine.models.memory import Memory
 from engine.recipe import Method, Settings
@@ -23,6 +24,7 @@ Rule = Callable[[Facts, Values], Advice]
 
 # Each rule may look at the values decided before it.
 _ORDER: dict[str, Rule] = {
+    "seed": schedule.seed,
     "answer_length": schedule.answer_length,
     "max_length": numerics.max_length,
     "generations": schedule.generations,
@@ -46,6 +48,7 @@ _ORDER: dict[str, Rule] = {
     "optimizer": numerics.optimizer,
     "attention": numerics.attention,
     "unpadded": numerics.unpadded,
+    "packing": numerics.packing,
     "fused_lora": numerics.fused_lora,
     "learning_rate": schedule.learning_rate,
     "eval_fraction": schedule.eval_fraction,
@@ -62,7 +65,6 @@ _ORDER: dict[str, Rule] = {
     "stop_on_plateau": schedule.stop_on_plateau,
     "save_every": schedule.save_every,
     "sample_every": schedule.sample_every,
-    "seed": schedule.seed,
 }
 _METHODS: dict[Method, str] = {
     "full": "full {stage}",
@@ -115,7 +117,7 @@ def advise(
         )
         values[name] = edited.get(name, made.value)
     settings = Settings(**values)
-    steps = optimizer_steps(facts.rows, settings)
+    steps = optimizer_steps(facts, settings)
     memory = need(facts, values)
     seconds, seconds_source = time.seconds(facts, settings)
     plan = Plan(
@@ -164,9 +166,20 @@ def _from_preset(made: Advice, value: Any, name: str, reason: str) -> Advice:
     return Advice(made.field, value, reason or "set by the preset", source, "high", others)
 
 
+def _put_together(made: Epoch, facts: Facts, settings: Settings) -> str:
+    """What becomes of the rows that are trained on: " in 812 parts, in 405 packs"; empty where each stays as it is."""
+    words = []
+    if made.parts > facts.rows - held_out(facts.rows, settings.eval_fraction):
+        words.append(f" in {made.parts:,} parts")
+    if settings.packing:
+        words.append(f" in {made.items:,} {'pack' if made.items == 1 else 'packs'}")
+    return ",".join(words)
+
+
 def _sentence(facts: Facts, settings: Settings, steps: int, seconds: float | None, memory: Memory | None) -> str:
     """The plan in one sentence: "SFT with LoRA on 91 rows: 115 optimizer steps, about 3 min, 2.1 of 23 GB."."""
     rows = "1 row" if facts.rows == 1 else f"{facts.rows:,} rows"
+    rows += _put_together(epoch(facts, of(settings)), facts, settings)
     parts = ["1 optimizer step" if steps == 1 else f"{steps:,} optimizer steps"]
     if seconds is not None:
         parts.append(duration(seconds))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from engine.advice.epoch import epoch, optimizer_steps
 from engine.advice.fit import fits
-from engine.advice.kinds import Advice, Alternative, Facts, Kind, Values, held_out, optimizer_steps, power_of_two
+from engine.advice.kinds import Advice, Alternative, Facts, Kind, Values, held_out, power_of_two
 from engine.advice.numbers import (
     ANSWER_LENGTH,
     BETA,
@@ -163,16 +164,17 @@ def learning_rate(facts: Facts, values: Values) -> Advice:
 
 
 def effective_batch(facts: Facts, values: Values) -> int:
-    """Rows an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears. Of
-    rewards: all answers to two prompts; of PPO, one answer to each of sixteen.
+    """Rows (or packs) an optimizer step should see: a power of two that leaves about 100 steps, within what the method bears,
+    which is told in rows. Of rewards: all answers to two prompts; of PPO, one answer to each of sixteen.
     """
     if facts.stage == "ppo":
         return min(PPO_PROMPTS, max(1, facts.rows))
     if facts.kind == "rl":
         return min(PROMPTS, max(1, facts.rows)) * int(values["generations"] or 1)  # without them it is refused
-    rows = facts.rows - held_out(facts.rows, values["eval_fraction"])
+    made = epoch(facts, values)
     least = 2 if facts.stage == "kto" else 1  # it compares rows of a micro-batch
-    return max(least, power_of_two(min(LARGEST_BATCH[part(values["method"])], rows * values["epochs"] / WANTED_STEPS)))
+    largest = LARGEST_BATCH[part(values["method"])] * made.items / max(1, made.parts)
+    return max(least, power_of_two(min(largest, made.items * values["epochs"] / WANTED_STEPS)))
 
 
 def micro_batch(facts: Facts, values: Values) -> Advice:
@@ -196,17 +198,18 @@ def micro_batch(facts: Facts, values: Values) -> Advice:
     others = []
     if chosen > 1:
         others.append(Alternative(1, "least memory, no padding, slower (Phi-2 QLoRA tutorial: 1 x 4)"))
+    made, unit = epoch(facts, values), "packs" if values["packing"] else "rows"
     largest = chosen
-    while largest < min(64, facts.rows) and fits(facts, values, micro_batch=2 * largest, gradient_checkpointing=False):
+    while largest < min(64, made.items) and fits(facts, values, micro_batch=2 * largest, gradient_checkpointing=False):
         largest *= 2
     if largest > chosen:
-        steps = math.ceil(facts.rows / largest * values["epochs"])
+        steps = math.ceil(made.items / largest * values["epochs"])
         others.append(Alternative(largest, f"all that fits (vendor guide); leaves only {steps:,} steps"))
     if chosen < wanted:
         return Advice(
-            "micro_batch", chosen, f"memory holds {chosen} of {wanted} rows at once", HARDWARE, "high", others
+            "micro_batch", chosen, f"memory holds {chosen} of {wanted} {unit} at once", HARDWARE, "high", others
         )
-    if facts.rows * values["epochs"] / WANTED_STEPS >= LARGEST_BATCH[part(values["method"])]:
+    if made.parts * values["epochs"] / WANTED_STEPS >= LARGEST_BATCH[part(values["method"])]:
         limit = "adapters want under 32" if part(values["method"]) == "adapter" else "32 is enough"
         return Advice("micro_batch", chosen, f"memory holds it; {limit}", REGRET, "medium", others)
     return Advice("micro_batch", chosen, f"so that there are about {WANTED_STEPS} steps", RULE, "medium", others)
@@ -235,7 +238,8 @@ def accumulation(facts: Facts, values: Values) -> Advice:
     others = [Alternative(2 * chosen, f"effective batch {2 * chosen * micro}, half the steps")]
     if chosen > 1:
         others.append(Alternative(1, f"effective batch {micro}, more and noisier steps"))
-    rows = "1 row" if micro * chosen == 1 else f"{micro * chosen} {'answers' if facts.kind == 'rl' else 'rows'}"
+    unit = "pack" if values["packing"] else "answer" if facts.kind == "rl" else "row"
+    rows = f"{micro * chosen} {unit}" + ("" if micro * chosen == 1 else "s")
     of = "round" if facts.stage == "ppo" else "step"
     return Advice("accumulation", chosen, f"{micro} x {chosen} = {rows} a {of}", GUIDE, "high", others)
 
@@ -387,8 +391,7 @@ def seed(facts: Facts, values: Values) -> Advice:
 
 
 def _steps(facts: Facts, values: Values) -> int:
-    settings = Settings(**{**values, "save_every": 1, "sample_every": 1, "seed": 0})
-    return optimizer_steps(facts.rows, settings)
+    return optimizer_steps(facts, Settings(**{**values, "save_every": 1, "sample_every": 1}))
 
 
 def _times(steps: int, every: int) -> int:

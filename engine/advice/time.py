@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.advice.kinds import Facts, held_out, optimizer_steps
+from engine.advice.epoch import Epoch, epoch, of, optimizer_steps
+from engine.advice.kinds import Facts, held_out
 from engine.recipe import PPO_PASSES, Settings
 from engine.speeds import Work, best, operations
 
@@ -26,7 +27,6 @@ _GPU_FLOPS = (
     ("3090", 71e12),
 )
 _GPU_SHARE = 0.3
-_SAMPLE = 10_000  # rows that are enough to tell how rows are padded, so that a plan is instant for any number
 _QLORA_SLOWER = 1.7  # 1.4 to 2 times LoRA
 
 
@@ -39,32 +39,34 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
         return None, "not known: drawing answers a token at a time hangs on more than a card's arithmetic"
     if facts.model is None:
         return None, "not known before a model is picked"
-    held = held_out(facts.rows, settings.eval_fraction)
-    padded, updates = _padded(facts, settings), optimizer_steps(facts.rows, settings)
+    made, updates = epoch(facts, of(settings)), optimizer_steps(facts, settings)
+    tokens = made.tokens / max(1, made.items) if settings.packing else _padded(made, settings)
     work = Work.of(settings)
     # A forward pass takes 2 of the operations that training takes.
     forward = 2.0 / operations(facts.model, work)
     if facts.kind == "rl":
-        passes, padded, most = (
-            *_answered(facts, settings, updates, padded, forward),
+        passes, tokens, most = (
+            *_answered(facts, settings, updates, tokens, forward),
             "at most, with answers of full length: ",
         )
     else:
-        # Every evaluation is a forward pass over the held-out rows.
-        passes, most = settings.epochs * (facts.rows - held) + (updates // settings.save_every) * held * forward, ""
+        # Every evaluation is a forward pass over the held-out rows, which are as long as the others.
+        held = held_out(facts.rows, settings.eval_fraction)
+        held_items = held / max(1, facts.rows - held) * made.items
+        passes, most = settings.epochs * made.items + (updates // settings.save_every) * held_items * forward, ""
     if facts.stage in ("dpo", "kto"):
         passes += facts.rows * forward  # the reference reads every row once
     if facts.stage in ("dpo", "reward"):
         passes *= 2  # two sides a row
     speed = best(facts.speeds, facts.model, settings)
     if speed is not None:
-        return speed.seconds(passes * padded, passes / settings.micro_batch, updates), most + speed.source
+        return speed.seconds(passes * tokens, passes / settings.micro_batch, updates), most + speed.source
     rate, where = _rate(facts, settings)
     if rate is None:
         return None, "not known before a probe (`ftui probe`): no stated speed for this card"
     each = operations(facts.model, work)
     slower = _QLORA_SLOWER if settings.method == "qlora" and facts.hardware.device == "cuda" else 1.0
-    total = passes * padded * each * facts.model.parameters * slower
+    total = passes * tokens * each * facts.model.parameters * slower
     measures = "`ftui probe` measures" if facts.model.shape == "causal" else "the run itself measures"
     return total / rate, f"{most}rough estimate, {each:.3g} N operations a token at {where}; {measures}"
 
@@ -81,16 +83,14 @@ def _answered(facts: Facts, settings: Settings, updates: int, prompt: float, for
     return answers * ((PPO_PASSES if ppo else 1) + reads * forward), prompt + (settings.answer_length or 0)
 
 
-def _padded(facts: Facts, settings: Settings) -> float:
-    """Tokens computed a row: rows are cut, and those of a micro-batch padded to the longest of them.
+def _padded(made: Epoch, settings: Settings) -> float:
+    """Tokens computed a row: those of a micro-batch are padded to the longest of them.
 
     With every row's length known this is the expected largest of `micro_batch` rows drawn at random; else the mean.
     """
-    if not len(facts.lengths):
-        return min(facts.tokens_per_row, float(settings.max_length))
     import numpy as np
 
-    ordered = facts.ascending[:: max(1, len(facts.lengths) // _SAMPLE)].clip(max=settings.max_length)
+    ordered = made.sample
     # The largest of `micro_batch` rows has at most rank k of n with probability (k / n) ** micro_batch.
     reached = (np.arange(len(ordered) + 1) / len(ordered)) ** settings.micro_batch
     return float(ordered @ np.diff(reached))

@@ -62,16 +62,16 @@ def _norms(facts: ModelFacts, settings: Settings, number: int) -> Iterator[float
 def _attention(facts: ModelFacts, settings: Settings, length: int, number: int) -> Iterator[float]:
     """Query, key, value and output; the mask of padded rows, or with eager attention the probabilities."""
     a, k = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-    padded = settings.micro_batch > 1
+    padded = settings.micro_batch > 1 or settings.packing
     eager = settings.attention == "eager"
     yield from [number * a] * 2
-    # With a mask, and in eager attention, keys and values are repeated for every query head.
+    # With a mask or in packs, and in eager attention, keys and values are repeated for every query head.
     yield from [number * (a if padded or eager else k)] * 2
     if eager:
         yield 4 * facts.heads * length
         if number == 2:
             yield 2 * facts.heads * length
-    elif padded and settings.attention == "sdpa":
+    elif padded and settings.attention == "sdpa" and not settings.packing:
         yield number * length
 
 

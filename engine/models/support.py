@@ -9,7 +9,7 @@ from engine.hardware import Hardware
 from engine.models import shape
 from engine.models.facts import ModelFacts
 from engine.models.trainable import feed_forward, scaled_by_ia3
-from engine.recipe import LOW_RANK, RL, VIRTUAL, Method, Settings, Stage
+from engine.recipe import LOW_RANK, PACKED, RL, VIRTUAL, Method, Settings, Stage
 
 # What learns in models that do not go on with a text. A prompt or prefix of learned tokens, and what is built for
 # decoders only, is not offered for them; an encoder-decoder has two stacks, so that "the last layers" mean nothing.
@@ -32,7 +32,30 @@ def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware, stage: St
         *_noise(settings, stage),
         *_attention(settings, hardware),
         *_positions(facts, settings),
+        *_packs(facts, settings, stage),
     ]
+
+
+def padded(
+    facts: ModelFacts | None, method: Method, attention: str, neftune: float | None, unpadded: bool
+) -> tuple[str, str]:
+    """(why rows are computed with padding, the way out): then they cannot be put together. Empty where they are not.
+
+    A model can still be of a kind that is not known here, which the worker finds out (engine/worker/unpadded.py).
+    """
+    if facts is not None and facts.shape != "causal":
+        return "this model does not go on with a text", "leave packing out"
+    if facts is not None and facts.windowed:
+        return "layers of this model look back on a window only", "leave packing out"
+    if method in VIRTUAL:
+        return f"{method} tuning puts tokens of its own before each row", "leave packing out, or take method lora"
+    if attention != "sdpa":
+        return f"attention {attention} knows no rows", "leave packing out, or take attention sdpa"
+    if neftune is not None:
+        return "neftune's noise goes by the padded length", "leave one of the two out"
+    if not unpadded:
+        return "unpadded is off", "turn it on, or leave packing out"
+    return "", ""
 
 
 def _shape(facts: ModelFacts, settings: Settings, stage: Stage) -> Iterator[str]:
@@ -155,6 +178,17 @@ def _attention(settings: Settings, hardware: Hardware) -> Iterator[str]:
         yield "flash_attention_2 needs the package flash-attn, which is not installed: take attention sdpa"
     elif settings.precision == "fp32":
         yield "flash_attention_2 computes in 16 bit only: take precision bf16, or attention sdpa"
+
+
+def _packs(facts: ModelFacts, settings: Settings, stage: Stage) -> Iterator[str]:
+    if not settings.packing:
+        return
+    if stage not in PACKED:
+        yield f"packing is for SFT and pre-training, {stage} learns from rows one by one: leave it out"
+        return
+    why, way = padded(facts, settings.method, settings.attention, settings.neftune, settings.unpadded)
+    if why:
+        yield f"packing needs rows that are computed without padding, and {why}: {way}"
 
 
 def _positions(facts: ModelFacts, settings: Settings) -> Iterator[str]:

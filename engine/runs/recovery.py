@@ -23,7 +23,7 @@ _LEAST_LENGTH = 64  # tokens a row: below that there is no row worth offering
 # What a checkpoint holds the state of, or what decided which rows it has seen: another run, not the same one changed.
 _FIXED = (
     *("rank", "alpha", "targets", "trained_layers", "optimizer", "eval_fraction", "rope", "seed"),
-    *("loss", "beta", "generations"),
+    *("loss", "beta", "generations", "packing"),
     *("rslora", "dora", "init", "virtual_tokens"),
 )
 
@@ -67,9 +67,10 @@ def less_memory(settings: Settings) -> Change | None:
     least = 2 if settings.loss in TOGETHER else 1
     fewer = next((n for n in range(settings.micro_batch // 2, least - 1, -1) if rows % n == 0), None)
     if fewer is not None:
+        unit = "packs" if settings.packing else "rows"
         return Change(
             {"micro_batch": fewer, "accumulation": rows // fewer},
-            f"{fewer} instead of {settings.micro_batch} rows at once, still {rows} a step",
+            f"{fewer} instead of {settings.micro_batch} {unit} at once, still {rows} a step",
         )
     if not settings.gradient_checkpointing:
         return Change({"gradient_checkpointing": True}, "gradient checkpointing: activations are computed twice")
@@ -92,8 +93,8 @@ def offers(settings: Settings, kind: Kind, four_bit: bool) -> list[Change]:
         if four_bit and settings.method == "lora":
             found.append(Change({"method": "qlora"}, "packs the base into 4 bits"))
         shorter = settings.max_length // 2 // 8 * 8
-        if shorter >= _LEAST_LENGTH:
-            found.append(Change({"max_length": shorter}, f"cuts rows at {shorter} tokens"))
+        if shorter >= _LEAST_LENGTH and not settings.packing:  # other packs are another order of rows
+            found.append(Change({"max_length": shorter}, f"takes rows of {shorter} tokens at most"))
     elif kind == "nan":
         if settings.precision != "fp32":
             found.append(Change({"precision": "fp32"}, "computes in fp32"))
@@ -119,6 +120,8 @@ def edited(settings: Settings, edits: Mapping[str, Any]) -> Settings:
     """
     after = msgspec.structs.replace(settings, **edits)
     fixed = [name for name in _FIXED if getattr(after, name) != getattr(settings, name)]
+    if settings.packing and after.max_length != settings.max_length:
+        fixed.append("max_length")  # of packs, which would be others
     if {settings.method, after.method} not in ({settings.method}, {"lora", "qlora"}):
         fixed.append("method")
     if after.micro_batch * after.accumulation != settings.micro_batch * settings.accumulation:

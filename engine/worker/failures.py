@@ -119,7 +119,8 @@ def describe(error: BaseException, recipe: Recipe | None, run: str, tries: Seque
 
 
 def _no_memory(settings: Settings, run: str, tries: Sequence[Retry]) -> Failure:
-    rows = "1 row" if settings.micro_batch == 1 else f"{settings.micro_batch} rows"
+    unit = "pack" if settings.packing else "row"
+    rows = f"1 {unit}" if settings.micro_batch == 1 else f"{settings.micro_batch} {unit}s"
     saving = ", with gradient checkpointing" if settings.gradient_checkpointing else ""
     others = _others()
     where = "; ".join(word for word in (_tried(tries), f"also on this card: {others}" if others else "") if word)

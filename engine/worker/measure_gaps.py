@@ -33,7 +33,7 @@ class Filled(Struct, frozen=True):
 
 
 class Texts:
-    """Texts as the run `now` cuts them. What is left out is drawn by the number of a row alone: the same for every model, and each time."""
+    """Texts as the run `now` divides them, of long ones the first part. What is left out is drawn by the number of a row alone: the same for every model, and each time."""
 
     def __init__(self, now: Session, kind: type[gaps.Gap]) -> None:
         self._now, self._most = now, now.recipe.settings.max_length
@@ -42,7 +42,8 @@ class Texts:
     def row(self, example: Example) -> dict[str, list[int]] | None:
         """{"input_ids", "labels"}, None for a text that is too short."""
         (measure,) = self._now.rows.measure([self._now.rows.render(example)])
-        text = gaps.cut(np.array(measure.ids), self._most, len(self._now.rows.closing))
+        rows = self._now.rows
+        text = gaps.parts(np.array(measure.ids), self._most, rows.opening, rows.closing)[0]
         return self._gap(text, np.random.default_rng(example.row)) if self._gap.enough(text) else None
 
     def told(self, row: dict[str, list[int]]) -> tuple[str, str | None]:

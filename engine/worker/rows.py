@@ -1,7 +1,8 @@
-"""Rows of a data set as the tokens a trainer sees: cut, split and repeated."""
+"""Rows of a data set as the tokens a trainer sees: cut or divided, split, repeated and put together."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from engine.data import dataset as data
-from engine.data import lengths, split
+from engine.data import lengths, packs, split
 from engine.data import tokenizer as tokens
 from engine.data.dataset import Dataset, Example
 from engine.data.tokenizer import UNTRAINED, Rendered, Tokenizer
@@ -52,10 +53,15 @@ class Rows(Sequence[dict[str, list[int]]]):
 
 
 class Split(Struct):
-    """Pre-tokenised rows. `masked` rows are left out because nothing in them would be trained after cutting."""
+    """Pre-tokenised rows, or parts of texts.
+
+    rows    that are trained on, whole
+    masked  that are left out because nothing in them would be trained after cutting
+    """
 
     train: Rows
     held_out: Rows
+    rows: int
     masked: int
     sha256: str
 
@@ -77,13 +83,22 @@ class Drawn(Struct):
         """One side of these rows, cut to `most` tokens."""
         return Rows([self.made[at][which] for at in rows], most)
 
+    def parts(self, rows: Sequence[int], most: int) -> Rows:
+        """These texts in parts of `most` tokens, none of them lost."""
+        return Rows([part for at in rows for part in _parts(self.made[at][0], most)], most)
+
 
 def prepare(recipe: Recipe, folder: Path) -> Split:
-    """Rows of one side each, as `draw` draws them, cut at `max_length` (the first tokens are kept)."""
+    """Rows of one side each, as `draw` draws them, cut at `max_length` (the first tokens are kept); bare texts are divided."""
     found, most = draw(recipe, folder), recipe.settings.max_length
+
+    def side(which: Sequence[int]) -> Rows:
+        return found.parts(which, most) if recipe.stage == "pretraining" else found.side(0, which, most)
+
     return Split(
-        train=found.side(0, found.train, most),
-        held_out=found.side(0, found.held_out, most),
+        train=side(found.train),
+        held_out=side(found.held_out),
+        rows=len(found.train),
         masked=found.masked,
         sha256=found.dataset.sha256,
     )
@@ -98,6 +113,7 @@ def draw(recipe: Recipe, folder: Path, sides: Sides | None = None) -> Drawn:
     Raises FtuiError(DATA_*) as the data room does, and PLAN_REFUSED when no row has anything to train on.
     """
     settings = recipe.settings
+    most = sys.maxsize if recipe.stage == "pretraining" else settings.max_length  # texts are divided
     rows = data.load(recipe.data)
     tokenizer = tokens.load(folder)
     seen = rows.repeats(settings.seed)
@@ -106,7 +122,7 @@ def draw(recipe: Recipe, folder: Path, sides: Sides | None = None) -> Drawn:
     kept = [
         at
         for at, both in made.items()
-        if all(any(max(start, 1) < min(stop, settings.max_length) for start, stop in spans) for _, spans in both)
+        if all(any(max(start, 1) < min(stop, most) for start, stop in spans) for _, spans in both)
     ]
     if not kept:
         raise FtuiError(
@@ -141,6 +157,44 @@ def as_dataset(rows: Rows | Mapping[str, Rows], **plain: Sequence[Any]) -> Any:
         for name in ("input_ids", "labels"):
             columns[side + name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(one, name)))
     return Dataset(pa.table({**columns, **{name: pa.array(values) for name, values in plain.items()}}))
+
+
+def as_packs(rows: Rows, most: int | None) -> Any:
+    """The rows as a `datasets.Dataset` of packs of at most `most` tokens, each row alone where that is None: in the columns
+    `input_ids` and `labels` a list for each row of the pack.
+    """
+    import numpy as np
+    import pyarrow as pa
+    from datasets import Dataset
+
+    sizes = np.diff(rows.offsets)
+    together = np.arange(len(rows))[:, None] if most is None else packs.packed(sizes, most)
+    order = np.concatenate([*together, np.zeros(0, np.int64)]).astype(np.int64)
+    tokens_of = np.concatenate([*(np.arange(*rows.offsets[at : at + 2]) for at in order), np.zeros(0, np.int64)])
+    inner = pa.array(np.concatenate(([0], sizes[order].cumsum())), pa.int32())
+    outer = pa.array(np.cumsum([0, *map(len, together)]), pa.int32())
+    columns = {
+        name: pa.ListArray.from_arrays(outer, pa.ListArray.from_arrays(inner, pa.array(getattr(rows, name)[tokens_of])))
+        for name in ("input_ids", "labels")
+    }
+    return Dataset(pa.table(columns))
+
+
+def _parts(side: Side, most: int) -> list[Side]:
+    ids, spans = side
+    if len(ids) <= most:
+        return [side]
+    return [
+        (
+            ids[begin:end],
+            [
+                (max(start, begin) - begin, min(stop, end) - begin)
+                for start, stop in spans
+                if start < end and begin < stop
+            ],
+        )
+        for begin, end in packs.parts(len(ids), most)
+    ]
 
 
 def _counted(rows: Dataset, tokenizer: Tokenizer, seen: Sequence[int]) -> dict[int, Sequence[Side]]:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from engine.data import packs
 from engine.data import tokenizer as tokens
 from engine.errors import Exit, FtuiError
 from engine.recipe import Recipe
@@ -65,13 +66,16 @@ class Gapped(Dataset[dict[str, list[int]]]):
 
 
 def prepare(recipe: Recipe, folder: Path, kind: type[Gap]) -> Prepared:
-    """Texts cut at max_length, with what the tokenizer puts behind a text kept. FtuiError(PLAN_REFUSED) if none is left."""
+    """Texts, long ones divided at max_length. FtuiError(PLAN_REFUSED) if none is left."""
     found, most = rows.draw(recipe, folder), recipe.settings.max_length
     own = tokens.load(folder)
     gap = kind(build.tokenizer(folder, recipe.model.trust_remote_code), own.opening, own.closing)
-    texts = {at: cut(sides[0][0], most, len(own.closing)) for at, sides in found.made.items()}
     chosen = {*found.train, *found.held_out}
-    usable = {at for at in chosen if gap.enough(texts[at])}
+    texts = {
+        at: [part for part in parts(found.made[at][0][0], most, own.opening, own.closing) if gap.enough(part)]
+        for at in chosen
+    }
+    usable = {at for at in chosen if texts[at]}
     if not usable.intersection(found.train):
         raise FtuiError(
             Exit.PLAN_REFUSED,
@@ -81,18 +85,21 @@ def prepare(recipe: Recipe, folder: Path, kind: type[Gap]) -> Prepared:
         )
 
     def table(which: Sequence[int]) -> Gapped | None:
-        some = [texts[at] for at in which if at in usable]
+        some = [part for at in which for part in texts[at]]
         return Gapped(some, gap, recipe.settings.seed) if some else None
 
     masked = found.masked + len(chosen - usable)
-    return Prepared(table(found.train), table(found.held_out), masked, found.dataset.sha256)
+    trained = sum(at in usable for at in found.train)
+    return Prepared(table(found.train), table(found.held_out), masked, found.dataset.sha256, trained)
 
 
-def cut(ids: NDArray[Any], most: int, behind: int) -> NDArray[Any]:
-    """`most` tokens at most, with the `behind` last ones kept."""
+def parts(ids: NDArray[Any], most: int, opening: list[int], closing: list[int]) -> list[NDArray[Any]]:
+    """A text in parts of at most `most` tokens, around each of which stands what the tokenizer puts around the whole."""
     if len(ids) <= most:
-        return ids
-    return np.concatenate([ids[: most - behind], ids[len(ids) - behind :]])
+        return [ids]
+    bare = ids[len(opening) : len(ids) - len(closing)]
+    each = packs.parts(len(bare), most - len(opening) - len(closing))
+    return [np.concatenate([opening, bare[begin:end], closing]).astype(ids.dtype) for begin, end in each]
 
 
 class _Epochs(TrainerCallback):

@@ -23,6 +23,7 @@ SOURCES = {
     "LLaMA-Factory walk-through",
     "PEFT overview",
     "LoRA Without Regret",
+    "TRL documentation",
     "TRL default",
     "LLaMA-Factory default",
     "measured",
@@ -82,7 +83,7 @@ def everything() -> list[Facts]:
 # Fields that only some stages have, and those that the data or the machine decides alone.
 NONE_ELSE = (
     *("micro_batch", "max_length", "rope", "beta", "loss"),
-    *("generations", "answer_length", "temperature", "eval_fraction", "init", "neftune"),
+    *("generations", "answer_length", "temperature", "eval_fraction", "init", "neftune", "packing"),
 )
 
 
@@ -125,8 +126,8 @@ def test_the_sentence() -> None:
         ("sft", "qlora", "SFT with QLoRA on 2,000 rows: "),
         ("sft", "full", "Full SFT on 2,000 rows: "),
         ("sft", "freeze", "SFT of the last 2 layers on 2,000 rows: "),
-        ("pretraining", "full", "Full continued pre-training on 2,000 rows: "),
-        ("pretraining", "lora", "Continued pre-training with LoRA on 2,000 rows: "),
+        ("pretraining", "full", "Full continued pre-training on 2,000 rows in 900 packs: "),
+        ("pretraining", "lora", "Continued pre-training with LoRA on 2,000 rows in 900 packs: "),
         ("dpo", "lora", "DPO with LoRA on 2,000 rows: "),
         ("kto", "full", "Full KTO on 2,000 rows: "),
         ("grpo", "lora", "GRPO with LoRA on 2,000 rows: "),

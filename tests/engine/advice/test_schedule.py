@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from engine.advice import advise, optimizer_steps
-from engine.advice.numbers import LEARNING_RATES, RATES_IN_USE
+from engine.advice import Facts, advise, optimizer_steps
+from engine.advice.numbers import LARGEST_BATCH, LEARNING_RATES, RATES_IN_USE
 from engine.advice.schedule import accumulated
+from engine.data import packs, split
 from engine.recipe import PPO_PASSES
 from tests.engine.advice.cases import LLAMA, OLD_CPU, card, facts, identity, measured, of
 from tests.engine.settings import settings
@@ -127,8 +130,8 @@ def test_only_full_tuning_takes_batches_of_32() -> None:
 
 
 def test_micro_batch_is_what_memory_holds() -> None:
-    roomy = advise(facts(5000, model=LLAMA, p99=2000, max=2048, hardware=card(80)))
-    tight = advise(facts(5000, model=LLAMA, p99=2000, max=2048, hardware=card(24)))
+    roomy = advise(facts(5000, model=LLAMA, mean=900.0, p99=2000, max=2048, hardware=card(80)))
+    tight = advise(facts(5000, model=LLAMA, mean=900.0, p99=2000, max=2048, hardware=card(24)))
     for plan in (roomy, tight):
         assert plan.memory is not None
         assert plan.settings.micro_batch * plan.settings.accumulation == 16
@@ -160,7 +163,7 @@ def test_checkpointing_only_where_it_is_needed() -> None:
 
 
 def test_checkpointing_that_is_turned_off_makes_the_batch_smaller() -> None:
-    crowded = facts(5000, model=LLAMA, p99=1000, max=1024, hardware=card(40))
+    crowded = facts(5000, model=LLAMA, mean=500.0, p99=1000, max=1024, hardware=card(40))
     with_it = advise(crowded, edits={"gradient_checkpointing": True})
     without = advise(crowded, edits={"gradient_checkpointing": False})
     assert with_it.settings.micro_batch > without.settings.micro_batch
@@ -209,4 +212,77 @@ def test_steps_are_counted_as_the_trainer_counts(
     rows: int, micro: int, accumulation: int, epochs: float, fraction: float, steps: int
 ) -> None:
     chosen = settings(micro_batch=micro, accumulation=accumulation, epochs=epochs, eval_fraction=fraction)
-    assert optimizer_steps(rows, chosen) == steps
+    assert optimizer_steps(facts(rows), chosen) == steps
+
+
+def test_packing_by_stage_rows_and_lengths() -> None:
+    assert advise(facts(300, stage="pretraining")).settings.packing, "as LLaMA-Factory does"
+    short = {"mean": 60.0, "p99": 500, "max": 512}
+    assert not advise(facts(4999, **short)).settings.packing
+    assert advise(facts(5000, **short)).settings.packing
+    assert not advise(facts(5000, mean=130.0, p99=500, max=512)).settings.packing, "less than four to a pack"
+    assert not advise(facts(50_000, stage="dpo", **short)).settings.packing
+    for edits in ({"method": "prompt"}, {"unpadded": False}, {"attention": "eager"}, {"neftune": 5.0}):
+        plan = advise(facts(300, stage="pretraining"), edits=edits)
+        assert not plan.settings.packing and not plan.refusals
+    assert of(advise(identity()), "packing").value is False
+
+
+def test_packs_make_fewer_and_larger_steps_that_see_as_many_rows() -> None:
+    lengths = [40 + at % 120 for at in range(6000)]
+    given = facts(6000, lengths=lengths, mean=100.0, p50=100, p95=150, p99=158, max=159)
+    edits = {"max_length": 1024, "eval_fraction": 0.0, "epochs": 2.0}
+    packed, apart = (advise(given, edits={**edits, "packing": packing}) for packing in (True, False))
+    made = packs.count(np.array(lengths), 1024)
+    rows = 6000 / made
+    effective = packed.settings.micro_batch * packed.settings.accumulation
+    assert 8 < rows < 12 and 1 <= effective <= 2 and rows * effective <= 1.3 * LARGEST_BATCH["adapter"]
+    assert packed.steps == 2 * math.ceil(made / effective)
+    assert apart.steps == 2 * 6000 / 16
+    assert f"on 6,000 rows in {made} packs:" in packed.sentence
+    assert of(packed, "accumulation").reason.endswith("a step") and "pack" in of(packed, "accumulation").reason
+
+
+def test_a_pack_takes_the_memory_of_its_length() -> None:
+    """Whatever the longest row: it is filled up with others."""
+    edits = {"max_length": 2048, "micro_batch": 2}
+    short, whole = (advise(facts(6000, max=longest), edits={**edits, "packing": True}) for longest in (200, 2048))
+    assert short.memory == whole.memory
+    apart = advise(facts(6000, max=200), edits={**edits, "packing": False})
+    assert apart.memory is not None and short.memory is not None and apart.memory.total < short.memory.total
+
+
+def test_long_texts_are_planned_in_parts() -> None:
+    lengths = [100] * 50 + [1000] * 50
+    given = facts(100, stage="pretraining", lengths=lengths, mean=550.0, p50=100, p95=1000, p99=1000, max=1000)
+    edits = {"max_length": 256, "micro_batch": 2, "accumulation": 1, "epochs": 1.0, "packing": False}
+    plan = advise(given, edits={**edits, "eval_fraction": 0.0})
+    assert plan.steps == (50 + 50 * 4) / 2 and "on 100 rows in 250 parts:" in plan.sentence
+    assert not any("cut" in warning for warning in plan.warnings)
+    held = advise(given, edits={**edits, "eval_fraction": 0.1})
+    apart = split.held_out(100, 0.1, held.settings.seed)
+    left = sum(1 if lengths[at] == 100 else 4 for at in range(100) if at not in apart)
+    assert held.steps == math.ceil(left / 2), "the texts that the worker holds out"
+    # Each token of every text is computed, as an estimate of the time goes by.
+    known = measured(0.001, precision="bf16")
+    timed = advise(facts(**{**_given(given), "speeds": known}), edits={**edits, "eval_fraction": 0.0})
+    assert timed.seconds is not None and timed.seconds >= 0.001 * sum(lengths)
+
+
+def _given(one: Facts) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in ("rows", "stage", "lengths", "mean", "p50", "p95", "p99", "max")}
+
+
+def test_the_time_of_packs_is_that_of_their_tokens() -> None:
+    lengths = [40 + at % 120 for at in range(1000)]
+    known = measured(0.001, packing=True, precision="bf16")
+    given = facts(1000, lengths=lengths, mean=100.0, max=159, speeds=known)
+    edits = {
+        "max_length": 512,
+        "packing": True,
+        "epochs": 1.0,
+        "eval_fraction": 0.0,
+        "micro_batch": 2,
+        "accumulation": 1,
+    }
+    assert advise(given, edits=edits).seconds == pytest.approx(0.001 * sum(lengths))

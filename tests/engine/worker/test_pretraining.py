@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,9 @@ def test_it_goes_on_to_the_same_bits(
     model: str,
 ) -> None:
     """In the middle of the second epoch: 18 rows in micro-batches of 4, two to a step."""
-    made = gapped(request.getfixturevalue(model), method="lora", epochs=2.0, accumulation=2, eval_fraction=0.25)
+    made = gapped(
+        request.getfixturevalue(model), method="lora", epochs=2.0, accumulation=2, eval_fraction=0.25, max_length=128
+    )
     undisturbed, run = train(made), train(made, stop=4)
     assert bits(train(made, run)) == bits(undisturbed)
     assert len(steps(undisturbed)) == 6
@@ -163,14 +166,16 @@ def test_a_text_keeps_what_stands_around_it(gapped: Make, bert: Path, t5: Path, 
         rows = [own.measure([own.render(one)])[0] for one in dataset.load(made.data).examples]
         assert all(row.closed and row.end == 0 for row in rows), "no row loses its end"
         found = prepared(made, model).train
-        assert [len(text) for text in found.texts][1] == 16
-        for text, row in zip(found.texts, rows, strict=True):
+        around = [own.encode(word)[0] for word in opening], [own.encode(word)[0] for word in closing]
+        inner = []
+        for text in found.texts:
             ids = text.tolist()
-            names = {own.encode(word)[0] for word in (*opening, *closing)}
-            assert ids[: len(opening)] == [own.encode(word)[0] for word in opening]
-            assert ids[-1] == own.encode(closing[0])[0]
-            assert not names.intersection(ids[len(opening) : -1])
-            assert ids[:-1] == row.ids[: len(ids) - 1]
+            assert ids[: len(opening)] == around[0] and ids[-1:] == around[1]
+            inner.append(ids[len(opening) : -1])
+            assert not {*around[0], *around[1]}.intersection(inner[-1])
+        # What is longer is divided, and nothing of it is lost.
+        assert max(map(len, found.texts)) == 16 and len(found.texts) > len(rows) == prepared(made, model).rows
+        assert [*chain(*inner)] == [*chain(*(row.ids[len(opening) : -1] for row in rows))]
 
 
 @pytest.mark.parametrize(("model", "method"), [("bert", "lora"), ("t5", "full")])
