@@ -1,7 +1,6 @@
 """What a model is, read from config.json, the tokenizer's files and the headers of its weights; no weight is loaded.
 
-Parameters are summed from the safetensors headers, which is exact for every architecture. Where the weights are not
-here yet, `from_config` counts them by formula for the families that are built like Llama.
+Parameters are summed from the safetensors headers, which is exact for every architecture.
 """
 
 from __future__ import annotations
@@ -19,15 +18,8 @@ from engine.models.files import json_object
 from engine.models.shape import Shape
 from engine.models.weights import Tensor
 
-# Families that share Llama's block: (attention has biases on q, k, v; norms on q and k; tied when config is silent).
-_LLAMA_LIKE: dict[str, tuple[bool, bool, bool]] = {
-    "llama": (False, False, False),
-    "mistral": (False, False, False),
-    "qwen2": (True, False, False),
-    "qwen3": (False, True, False),
-    "gemma": (False, False, True),
-    "smollm3": (False, False, True),
-}
+# Families whose positions are rotary though their config may not say so.
+_ROTARY = ("llama", "mistral", "qwen2", "qwen3", "gemma", "smollm3")
 _DEFAULT_CONTEXT = 1024  # where a config names none: the Phi-2 QLoRA tutorial's choice
 _TURNED = ("gpt2", "openai-gpt")
 ATTENTION_WORDS = ("attn", "attention")
@@ -46,7 +38,7 @@ class Linear(Struct, frozen=True):
 class ModelFacts(Struct, frozen=True):
     """Sizes in features, layers, heads or tokens.
 
-    parameters        all of them, tied ones once; `parameters_exact` tells counting from a formula
+    parameters        all of them, tied ones once
     context           tokens the model can look back on
     dtype             what the weights are stored in ("bfloat16")
     eos, pad          the tokens themselves, None where the tokenizer names none
@@ -55,7 +47,6 @@ class ModelFacts(Struct, frozen=True):
     rope              how rotary positions are stretched already ("default": not at all); None where there are none
     shape             what it does with a text
     gaps              tokens that can stand for a gap in a text: 1 for a mask token, else how many sentinels there are
-    windowed          whether some layers look back on a window of tokens only
     """
 
     folder: str
@@ -63,7 +54,6 @@ class ModelFacts(Struct, frozen=True):
     architecture: str
     model_type: str
     parameters: int
-    parameters_exact: bool
     hidden: int
     intermediate: int
     layers: int
@@ -83,7 +73,6 @@ class ModelFacts(Struct, frozen=True):
     rope: str | None = None
     shape: Shape = "causal"
     gaps: int = 0
-    windowed: bool = False
 
     @property
     def linear_parameters(self) -> int:
@@ -120,7 +109,6 @@ def read(folder: Path) -> ModelFacts:
         folder=str(folder),
         name=folder.name,
         parameters=sum(tensor.size for tensor in tensors),
-        exact=True,
         tied=tied,
         dtype=weights.main_dtype(tensors),
         linears=linears,
@@ -131,58 +119,6 @@ def read(folder: Path) -> ModelFacts:
         template=template,
         has_tokenizer=any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")),
         gaps=special_tokens.gaps(folder, sizes.shape),
-    )
-
-
-def from_config(config: Mapping[str, Any], name: str = "") -> ModelFacts:
-    """The facts that a config alone gives, for a model whose weights are not here. Families built like Llama only.
-
-    Parameters: L(2ha + 2hk + 3hi + 2h [+ 2 head_dim with norms on q and k] [+ biases]) + h + Vh, twice Vh when the
-    head is not tied; h hidden, i intermediate, a = heads x head_dim, k = kv_heads x head_dim.
-    Raises FtuiError(MODEL_UNSUPPORTED) for other families: their weights have to be counted.
-    """
-    sizes = _Sizes.of(config, name)
-    if sizes.model_type not in _LLAMA_LIKE:
-        raise FtuiError(
-            Exit.MODEL_UNSUPPORTED,
-            f"the size of a {sizes.model_type or 'nameless'} model cannot be told from its config alone",
-            name,
-            "get its weights first",
-        )
-    bias, query_norm, tied_default = _LLAMA_LIKE[sizes.model_type]
-    tied = bool(config.get("tie_word_embeddings", tied_default))
-    h, i, layers = sizes.hidden, sizes.intermediate, sizes.layers
-    a, k = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
-    layer = 2 * h * a + 2 * h * k + 3 * h * i + 2 * h
-    if query_norm:
-        layer += 2 * sizes.head_dim
-    if bias:
-        layer += a + 2 * k
-    elif config.get("attention_bias"):
-        layer += a + 2 * k + h
-    if config.get("mlp_bias"):
-        layer += 2 * i + h
-    total = layers * layer + h + sizes.vocabulary * h * (1 if tied else 2)
-    linears = [
-        Linear("q_proj", h, a, layers, True),
-        Linear("k_proj", h, k, layers, True),
-        Linear("v_proj", h, k, layers, True),
-        Linear("o_proj", a, h, layers, True),
-        Linear("gate_proj", h, i, layers, False),
-        Linear("up_proj", h, i, layers, False),
-        Linear("down_proj", i, h, layers, False),
-    ]
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    return sizes.facts(
-        folder="",
-        name=name,
-        parameters=total,
-        exact=False,
-        tied=tied,
-        dtype=dtype,
-        linears=linears,
-        layer_parameters=layers * layer,
-        rope=_rope(config),
     )
 
 
@@ -200,7 +136,6 @@ class _Sizes(Struct):
     vocabulary: int
     context: int
     shape: Shape
-    windowed: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any], where: str) -> _Sizes:
@@ -243,7 +178,6 @@ class _Sizes(Struct):
             vocabulary=number("vocab_size"),
             context=shapes.context(config, positions) or _DEFAULT_CONTEXT,
             shape=shape,
-            windowed=_windowed(config),
         )
 
     def facts(
@@ -252,7 +186,6 @@ class _Sizes(Struct):
         folder: str,
         name: str,
         parameters: int,
-        exact: bool,
         tied: bool,
         dtype: str,
         linears: list[Linear],
@@ -270,7 +203,6 @@ class _Sizes(Struct):
             architecture=self.architecture,
             model_type=self.model_type,
             parameters=parameters,
-            parameters_exact=exact,
             hidden=self.hidden,
             intermediate=self.intermediate,
             layers=self.layers,
@@ -290,7 +222,6 @@ class _Sizes(Struct):
             rope=rope,
             shape=self.shape,
             gaps=gaps,
-            windowed=self.windowed,
         )
 
 
@@ -328,17 +259,10 @@ def _rope(config: Mapping[str, Any]) -> str | None:
             if any(isinstance(value, Mapping) for value in given.values()):
                 return "per layer"
             return str(given.get("rope_type") or given.get("type") or "default")
-    rotary = config.get("model_type") in _LLAMA_LIKE or any(
+    rotary = config.get("model_type") in _ROTARY or any(
         key in config for key in ("rope_theta", "partial_rotary_factor", "rotary_pct", "rotary_emb_base")
     )
     return "default" if rotary else None
-
-
-def _windowed(config: Mapping[str, Any]) -> bool:
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list) and kinds:
-        return any(kind != "full_attention" for kind in kinds)
-    return bool(config.get("sliding_window")) and config.get("use_sliding_window", True) is not False
 
 
 def _no_config(folder: Path) -> FtuiError:

@@ -242,7 +242,7 @@ def compare(words: list[str]) -> bool:
 
 
 def published() -> bool:
-    llama = model_facts.from_config(known.LLAMA_8B)
+    llama = known.published(known.LLAMA_8B)
     good = True
     for method, peak in known.TORCHTUNE.items():
         chosen = settings(method=method, **known.TORCHTUNE_SETTINGS)

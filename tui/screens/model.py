@@ -199,12 +199,11 @@ def describe(facts: ModelFacts) -> Content:
     """What a model is, in three lines."""
     from engine.models import shape
 
-    exact = "" if facts.parameters_exact else "about "
     end = f"end token {facts.eos}" if facts.eos else "no end token"
     template = "a chat template of its own" if facts.has_template else "no chat template"
     talks = f"{template}, {end}" if facts.shape == "causal" else shape.NAMES[facts.shape]
     return Content.assemble(
-        (safe(f"{facts.architecture}, {exact}{parameters(facts.parameters)} parameters in {facts.dtype}"), "bold"),
+        (safe(f"{facts.architecture}, {parameters(facts.parameters)} parameters in {facts.dtype}"), "bold"),
         "\n",
         (f"{facts.layers} layers of {facts.hidden}, {facts.heads} heads ({facts.kv_heads} for keys and values)", FAINT),
         "\n",

@@ -6,16 +6,15 @@ from typing import Any
 
 from engine.advice import Advice, Facts, Plan
 from engine.hardware import Gpu, Hardware
-from engine.models import facts as model_facts
 from engine.speeds import Measured, Speed, Work
 from tests.engine.models import known
 from tests.engine.settings import settings
 
 GB = 10**9
 
-SMOL = model_facts.from_config(known.SMOLLM2_135M)
-QWEN = model_facts.from_config(known.QWEN3_06B)
-LLAMA = model_facts.from_config(known.LLAMA_8B)
+SMOL = known.published(known.SMOLLM2_135M)
+QWEN = known.published(known.QWEN3_06B)
+LLAMA = known.published(known.LLAMA_8B)
 
 OLD_CPU = Hardware(cpu="old processor", cores=2, memory_total=25 * GB, memory_free=23 * GB, disk_free=500 * GB)
 NEW_CPU = Hardware(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from engine.models import facts
+from engine.models.facts import ModelFacts
 
 
 def _llama(hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int, **more: Any) -> dict[str, Any]:
@@ -108,6 +112,36 @@ def phi2_weights() -> Shapes:
             f"{prefix}.input_layernorm.bias": (2560,),
         }
     return shapes
+
+
+def llama_weights(config: dict[str, Any]) -> Shapes:
+    """The tensors of a model that is built like Llama: Qwen2 has biases on q, k and v, Qwen3 norms on q and k."""
+    h, i, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    size = config.get("head_dim", h // config["num_attention_heads"])
+    a, k = size * config["num_attention_heads"], size * config["num_key_value_heads"]
+    shapes: Shapes = {"model.embed_tokens.weight": (v, h), "model.norm.weight": (h,)}
+    if not config.get("tie_word_embeddings", config["model_type"] == "gemma"):
+        shapes["lm_head.weight"] = (v, h)
+    matrices = {"q_proj": (a, h), "k_proj": (k, h), "v_proj": (k, h), "o_proj": (h, a)}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}"
+        for name, shape in matrices.items():
+            shapes[f"{prefix}.self_attn.{name}.weight"] = shape
+            if config["model_type"] == "qwen2" and name != "o_proj":
+                shapes[f"{prefix}.self_attn.{name}.bias"] = shape[:1]
+        if config["model_type"] == "qwen3":
+            shapes |= {f"{prefix}.self_attn.{name}.weight": (size,) for name in ("q_norm", "k_norm")}
+        for name, shape in {"gate_proj": (i, h), "up_proj": (i, h), "down_proj": (h, i)}.items():
+            shapes[f"{prefix}.mlp.{name}.weight"] = shape
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{prefix}.{name}.weight"] = (h,)
+    return shapes
+
+
+def published(config: dict[str, Any]) -> ModelFacts:
+    """The facts of a model that is built like Llama, read from headers as its weights have them."""
+    with tempfile.TemporaryDirectory(prefix="ftui-known-") as place:
+        return facts.read(write_model(Path(place) / "model", config, llama_weights(config)))
 
 
 def write_model(folder: Path, config: dict[str, Any], shapes: Shapes, *, shards: int = 1) -> Path:

@@ -24,24 +24,15 @@ from tests.engine.settings import settings
         (known.GEMMA_2B, 2_506_172_416),
     ],
 )
-def test_parameters_by_formula_are_the_published_ones(config: dict[str, Any], parameters: int) -> None:
-    found = facts.from_config(config)
-    assert found.parameters == parameters
-    assert not found.parameters_exact
-
-
-def test_no_formula_for_other_families() -> None:
-    with pytest.raises(FtuiError) as caught:
-        facts.from_config(known.GPT2, "gpt2")
-    assert caught.value.code == Exit.MODEL_UNSUPPORTED
+def test_parameters_are_the_published_ones(config: dict[str, Any], parameters: int) -> None:
+    assert known.published(config).parameters == parameters
 
 
 def test_reads_a_real_folder(tiny_model: Path) -> None:
     found = facts.read(tiny_model)
-    by_formula = facts.from_config(json.loads((tiny_model / "config.json").read_text()))
-    assert found.parameters_exact
-    assert found.parameters == by_formula.parameters
-    assert found.linear_parameters == by_formula.linear_parameters
+    by_shapes = known.published(json.loads((tiny_model / "config.json").read_text()))
+    assert found.parameters == by_shapes.parameters
+    assert found.linear_parameters == by_shapes.linear_parameters
     assert (found.layers, found.heads, found.kv_heads, found.head_dim) == (2, 4, 2, 16)
     assert (found.tied, found.dtype, found.context) == (True, "float32", 512)
     assert (found.eos, found.pad, found.has_template, found.has_tokenizer) == (
@@ -77,7 +68,7 @@ def test_a_stored_copy_of_a_tied_head_counts_once(tmp_path: Path) -> None:
 
 
 def test_trainable(tmp_path: Path) -> None:
-    smol = facts.from_config(known.SMOLLM2_135M)
+    smol = known.published(known.SMOLLM2_135M)
     # What PEFT prints for rank 8 on all linear layers of this model.
     assert trainable(smol, settings(rank=8)) == 2_442_240
     assert trainable(smol, settings(method="full")) == smol.parameters
@@ -113,7 +104,7 @@ def test_what_ia3_scales_is_known_by_name() -> None:
     ],
 )
 def test_how_positions_are_stretched_already(config: dict[str, Any], rope: str) -> None:
-    assert facts.from_config({**known.LLAMA_8B, **config}).rope == rope
+    assert known.published({**known.LLAMA_8B, **config}).rope == rope
 
 
 def test_learned_positions_are_not_rotary(tmp_path: Path) -> None:

@@ -7,15 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.models import facts
 from engine.models.memory import GIB, Memory, Phase, forecast, moments
 from engine.models.trainable import trainable
 from engine.recipe import Stage
 from tests.engine.models import known
 from tests.engine.settings import settings
 
-LLAMA = facts.from_config(known.LLAMA_8B)
-SMOL = facts.from_config(known.SMOLLM2_135M)
+LLAMA = known.published(known.LLAMA_8B)
+SMOL = known.published(known.SMOLLM2_135M)
 
 
 def allocated(memory: Memory) -> float:
