@@ -47,6 +47,7 @@ class ModelFacts(Struct, frozen=True):
     rope              how rotary positions are stretched already ("default": not at all); None where there are none
     shape             what it does with a text
     gaps              tokens that can stand for a gap in a text: 1 for a mask token, else how many sentinels there are
+    windowed          whether some layers look back on a window of tokens only
     """
 
     folder: str
@@ -73,6 +74,7 @@ class ModelFacts(Struct, frozen=True):
     rope: str | None = None
     shape: Shape = "causal"
     gaps: int = 0
+    windowed: bool = False
 
     @property
     def linear_parameters(self) -> int:
@@ -136,6 +138,7 @@ class _Sizes(Struct):
     vocabulary: int
     context: int
     shape: Shape
+    windowed: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any], where: str) -> _Sizes:
@@ -178,6 +181,7 @@ class _Sizes(Struct):
             vocabulary=number("vocab_size"),
             context=shapes.context(config, positions) or _DEFAULT_CONTEXT,
             shape=shape,
+            windowed=_windowed(config),
         )
 
     def facts(
@@ -222,6 +226,7 @@ class _Sizes(Struct):
             rope=rope,
             shape=self.shape,
             gaps=gaps,
+            windowed=self.windowed,
         )
 
 
@@ -263,6 +268,13 @@ def _rope(config: Mapping[str, Any]) -> str | None:
         key in config for key in ("rope_theta", "partial_rotary_factor", "rotary_pct", "rotary_emb_base")
     )
     return "default" if rotary else None
+
+
+def _windowed(config: Mapping[str, Any]) -> bool:
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list) and kinds:
+        return any(kind != "full_attention" for kind in kinds)
+    return bool(config.get("sliding_window")) and config.get("use_sliding_window", True) is not False
 
 
 def _no_config(folder: Path) -> FtuiError:

@@ -330,6 +330,59 @@ TABLE = [
         {"max_length": 8192},
     ),
     Refused("the model's folder holds no tokenizer: get tokenizer.json", facts(model=like(has_tokenizer=False))),
+    # packs
+    *(
+        Refused(
+            f"packing is for SFT and pre-training, {stage} learns from rows one by one: leave it out",
+            facts(stage=stage),
+            {"packing": True},
+            {"packing": False},
+        )
+        for stage in ("dpo", "kto", "reward", "grpo", "rloo", "ppo")
+    ),
+    *(
+        Refused(
+            f"packing needs rows that are computed without padding, and {why}", given, {"packing": True, **edits}, way
+        )
+        for why, given, edits, way in (
+            (
+                "this model does not go on with a text: leave packing out",
+                facts(model=MASKED, stage="pretraining"),
+                {},
+                {"packing": False},
+            ),
+            (
+                "layers of this model look back on a window only: leave packing out",
+                facts(model=like(windowed=True)),
+                {},
+                {"packing": False},
+            ),
+            (
+                "prefix tuning puts tokens of its own before each row: leave packing out, or take method lora",
+                facts(),
+                {"method": "prefix"},
+                {"method": "lora"},
+            ),
+            (
+                "attention eager knows no rows: leave packing out, or take attention sdpa",
+                facts(),
+                {"attention": "eager"},
+                {"attention": "sdpa"},
+            ),
+            (
+                "neftune's noise goes by the padded length: leave one of the two out",
+                facts(),
+                {"neftune": 5.0},
+                {"neftune": None},
+            ),
+            (
+                "unpadded is off: turn it on, or leave packing out",
+                facts(stage="pretraining"),
+                {"unpadded": False},
+                {"unpadded": True},
+            ),
+        )
+    ),
     # the machine
     Refused(
         "flash_attention_2 needs a GPU: take attention sdpa",
@@ -459,6 +512,8 @@ def test_every_refusal_of_the_source_has_its_row(module: ModuleType) -> None:
     ("given", "edits"),
     [
         (facts(1), {}),
+        (facts(), {"packing": True, "method": "qlora"}),
+        (facts(stage="pretraining"), {"unpadded": False}),
         (facts(trained_rows=1), {}),
         (facts(hardware=DISK), {}),
         (facts(), {"method": "lora", "trained_layers": 31}),
