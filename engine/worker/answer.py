@@ -13,28 +13,31 @@ from engine.worker.service import Ask, Client
 from engine.worker.session import Session
 
 
-def ready(now: Session, which: str = "tuned") -> decode.Next:
-    """What reads for the tuned model or the base, kept from turn to turn with what it has read. Not while the model learns:
-    merged copies and keys and values would be those of an earlier step."""
-    if which not in now.readers:
-        now.readers[which] = decode.reader(now.base_in_chat() if which == "base" else now.model, which != "base")
-    return now.readers[which]
+def ready(now: Session) -> None:
+    """Make what reads for the tuned model, and for the base once it was asked; kept from turn to turn with what it has read.
+    Not while the model learns: merged copies and keys and values would be those of an earlier step."""
+    for which in sorted(now.asked - now.readers.keys(), reverse=True):
+        model, as_asked = _asked(now, which)
+        with as_asked:
+            now.readers[which] = decode.reader(model, which != "base")
 
 
-def reply(now: Session, client: Client, ask: Ask, learning: bool = False) -> None:
-    """Stream the answer to `client`; leaves the model in the mode (training or not) that it was in.
+def _asked(now: Session, which: str) -> tuple[Any, contextlib.AbstractContextManager[Any]]:
+    """The tuned model, or the base: a model, and what switches its adapter off."""
+    if which != "base":
+        return now.model, contextlib.nullcontext()
+    model = now.base_in_chat()
+    return model, model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
 
-    learning  between two steps of its training
-    """
+
+def reply(now: Session, client: Client, ask: Ask) -> None:
+    """Stream the answer to `client`; leaves the model in the mode (training or not) that it was in."""
     if client.gone:
         return
     model, training = now.model, now.model.training
-    base: Any = contextlib.nullcontext()
+    which = "base" if ask.which == "base" else "tuned"
     try:
-        if ask.which == "base":
-            model = now.base_in_chat()
-            if hasattr(model, "disable_adapter"):
-                base = model.disable_adapter()
+        model, as_asked = _asked(now, which)
         sampling = generate.Sampling(
             temperature=ask.temperature, top_p=ask.top_p, max_tokens=max(1, min(ask.max_tokens, 8192)), seed=ask.seed
         )
@@ -45,8 +48,10 @@ def reply(now: Session, client: Client, ask: Ask, learning: bool = False) -> Non
             return
         model.eval()
         began, count, reason = time.monotonic(), 0, "end"
-        with base:
-            source = decode.Plain(model) if learning else ready(now, "base" if ask.which == "base" else "tuned")
+        now.asked.add(which)
+        with as_asked:
+            # A faster reader takes a second to make: it is made when nobody waits for an answer.
+            source = now.readers.get(which) or decode.Plain(model)
             ends = generate.stop_ids(model, now.tokenizer)
             pieces = generate.stream(
                 source, now.tokenizer, ids, sampling, ends, lambda: client.gone or ask.id in client.stopped

@@ -48,7 +48,7 @@ def run(job: Job, linger: float, first: float) -> int:
         recipe = now.recipe
         service.silent = silence.reason(recipe) or service.silent
         if kind == "train":
-            from engine.worker import retries, train
+            from engine.worker import answer, retries, train
 
             service.open()
             retries.same_device(job)
@@ -78,7 +78,6 @@ def run(job: Job, linger: float, first: float) -> int:
             now.model = build.for_chat(recipe, now.folder, _result(where, options.get("checkpoint")))
             service.answer = lambda client, ask: answer.reply(now, client, ask)
             service.open()
-            answer.ready(now)  # before the first question, not at it
         elif kind == "evaluate":
             from engine.worker import measure
 
@@ -90,6 +89,7 @@ def run(job: Job, linger: float, first: float) -> int:
             export.run(now, options)
             return 0
         status["state"] = "ready"
+        service.idle = lambda: answer.ready(now)
         service.serve(linger, first if kind == "serve" else 0.0, room_needed)
         return 0
     except BaseException as error:

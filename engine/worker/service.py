@@ -66,6 +66,8 @@ class Service:
         self._listener: socket.socket | None = None
         self.answer: Callable[[Client, Ask], None] | None = None  # set once there is a model
         self.silent = "the model is still being loaded"  # why nothing is answered
+        # Makes ready for the next question, when somebody is connected and none waits, or one is answered.
+        self.idle: Callable[[], None] = lambda: None
         self.quit = threading.Event()
         self._last = time.monotonic()
 
@@ -106,12 +108,14 @@ class Service:
                 client, ask = self._asked.get(timeout=0.2)
             except queue.Empty:
                 if self._clients:
+                    self.idle()
                     deadline = time.monotonic() + linger
                 elif time.monotonic() > deadline or (room_needed is not None and room_needed()):
                     return
                 continue
             assert self.answer is not None
             self.answer(client, ask)
+            self.idle()
             deadline = time.monotonic() + linger
 
     def _accept(self) -> None:

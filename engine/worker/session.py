@@ -36,6 +36,7 @@ class Session:
         self.model: Any = None
         self._original: Any = None
         self.readers: dict[str, Next] = {}  # of the finished model and of its base, with what they have read in chat
+        self.asked = {"tuned"}  # which of the two will be asked again
 
     def enter(self, state: StateName, detail: str = "") -> None:
         self.journal.write(State(state=state, detail=detail))

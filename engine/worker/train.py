@@ -13,7 +13,7 @@ from transformers import set_seed
 
 from engine import hardware, paths, speeds
 from engine.models import facts
-from engine.recipe import PPO_PASSES
+from engine.recipe import PPO_PASSES, Recipe
 from engine.runs import checkpoints
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, Progress, Result, Sample, Start, Step
@@ -44,9 +44,10 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     set_seed(settings.seed)  # the adapter's first weights are random
     now.model = stage.build(recipe, now.folder)
     total, trained = build.sizes(now.model)
-    before = _answers_before(now) if stage.speaks else {}
-    if _stopped(now):
-        return False
+    if stage.speaks and not _can_wait(recipe):
+        _answers_before(now)
+        if _stopped(now):
+            return False
 
     from_step = int(Path(resume).name.removeprefix("step-")) if resume else 0
     origin = {
@@ -78,7 +79,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     if _stopped(now):
         return False
 
-    def sample(step: int) -> None:
+    def say(step: int) -> None:
         if stage.say is not None:
             asked, said = stage.say(now.model, now.tokenizer, rows)
             now.journal.write(Sample(step=step, prompt=asked, answer=said))
@@ -87,9 +88,27 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
             (answer,) = generate.answers(now.model, now.tokenizer, [now.ask(recipe.probe)])
             now.journal.write(Sample(step=step, prompt=recipe.probe, answer=answer))
 
+    said_before = from_step > 0
+
+    def say_before() -> None:
+        """What the model as it was says: once a run, before its first step or, where that can wait, right after it."""
+        nonlocal said_before
+        if not said_before:
+            said_before = True
+            with _as_it_was(now):
+                say(0)
+
+    def sample(step: int) -> None:
+        say_before()
+        say(step)
+
+    def between_steps() -> None:
+        say_before()
+        service.serve_pending()
+
     def between(client: Client, ask: Ask) -> None:
         now.journal.write(Progress(what="an answer in chat", done=0, total=0))
-        answer.reply(now, client, ask, learning=True)
+        answer.reply(now, client, ask)
 
     def begin(steps: int) -> None:
         now.enter("training")
@@ -99,7 +118,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
                 from_step=from_step,
                 total_steps=steps,
                 epochs=settings.epochs,
-                rows=rows.rows or len(rows.train),
+                rows=len(rows.train),
                 eval_rows=held_out,
                 parameters=total,
                 trained_parameters=trained,
@@ -108,10 +127,10 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
                 hardware=session.machine(),
             )
         )
-        if from_step == 0:
-            sample(0)
+        if not _can_wait(recipe):
+            say_before()
 
-    training.add_callback(trainer.Watch(where, now.journal, settings, begin, sample, service.serve_pending))
+    training.add_callback(trainer.Watch(where, now.journal, settings, begin, sample, between_steps))
     service.answer = between if stage.speaks else None
     training.train(resume_from_checkpoint=str(where.path / resume) if resume else None)
     if stage.speaks:
@@ -127,11 +146,12 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
 
     now.enter("saving")
     _save_result(now, reached)
-    sample(reached)
+    say(reached)
     if stopped:
         where.stop_path.unlink(missing_ok=True)
         now.enter("stopped", f"at step {reached} of {training.state.max_steps}")
         return False
+    before = _answers_before(now) if stage.speaks else {}
     if before:
         now.enter("evaluating")
         after = evaluate.ask(now)
@@ -154,17 +174,30 @@ def _tokens_at(where: RunDir, step: int) -> int:
     return found
 
 
+def _can_wait(recipe: Recipe) -> bool:
+    """Whether what the model says as it was can still be asked while it learns: a new adapter can be switched off."""
+    return recipe.settings.adapts and recipe.adapter is None
+
+
+def _as_it_was(now: Session) -> contextlib.AbstractContextManager[Any]:
+    """The model as it was before it learned; where that cannot wait, only as long as it has not."""
+    as_it_was: contextlib.AbstractContextManager[Any] = (
+        now.model.disable_adapter() if _can_wait(now.recipe) else contextlib.nullcontext()
+    )
+    return as_it_was
+
+
 def _answers_before(now: Session) -> dict[str, str]:
-    """The untrained model's answers to the checks: asked once a run, kept for a resume."""
+    """The untrained model's answers to the checks: asked once a run, kept for a resume. Empty when a stop was asked for
+    meanwhile."""
     checks = [*now.recipe.checks.identity, *now.recipe.checks.general]
     if not checks:
         return {}
     kept = now.run.path / "before.json"
     known = evaluate.read_before(kept)
     if known is None:
-        now.enter("evaluating", "before training")
-        new = now.recipe.settings.adapts and now.recipe.adapter is None
-        with now.model.disable_adapter() if new else contextlib.nullcontext():
+        now.enter("evaluating", "as it was before training")
+        with _as_it_was(now):
             known = evaluate.ask(now)
         if known is not None:
             evaluate.keep_before(kept, known)

@@ -190,7 +190,7 @@ def test_without_room_nothing_is_copied(base: Callable[[Settings], Any], monkeyp
     assert greedy(source, PROMPTS[0]) == expected
 
 
-def test_a_run_keeps_its_readers_but_not_while_it_learns(
+def test_readers_are_made_between_questions_and_kept(
     recipe: Callable[..., Any], train: Callable[..., Any], tiny_model: Path
 ) -> None:
     from engine.data.convert import Message
@@ -212,15 +212,18 @@ def test_a_run_keeps_its_readers_but_not_while_it_learns(
     now.model = build.for_chat(now.recipe, now.folder, run.result)
     asked = [Message("user", "Who are you?")]
 
-    def answered(which: str, learning: bool = False) -> str:
+    def answered(which: str) -> str:
         client: Any = Asker()
         question = Ask(id=1, messages=asked, which=which, temperature=0, max_tokens=12)
-        answer.reply(now, client, question, learning=learning)
+        answer.reply(now, client, question)
         assert client.said[-1].get("done"), client.said
         return "".join(message.get("text", "") for message in client.said)
 
-    plain = [answered(which, learning=True) for which in ("tuned", "base")]
-    assert not now.readers
-    assert [answered(which) for which in ("tuned", "base")] == plain
-    assert set(now.readers) == {"tuned", "base"} and plain[0] != plain[1]
-    assert [answered(which) for which in ("tuned", "base")] == plain
+    tuned, base = answered("tuned"), answered("base")
+    assert tuned != base and not now.readers  # nobody waits for one to be made
+    answer.ready(now)
+    kept = dict(now.readers)
+    assert set(kept) == {"tuned", "base"} and all(isinstance(one, decode.Reader) for one in kept.values())
+    assert [answered(which) for which in ("tuned", "base")] == [tuned, base]
+    answer.ready(now)
+    assert now.readers == kept

@@ -6,6 +6,7 @@ import json
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +128,34 @@ def test_a_client_that_went_away_is_no_error(service: Service, tmp_path: Path) -
     client.send({"id": 1})
     client.send({"id": 2})
     assert client.gone
+
+
+def test_it_makes_ready_between_questions_never_ahead_of_one(service: Service, tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def answer(client: Client, ask: Ask) -> None:
+        done.append(f"answer {ask.id}")
+        client.send({"id": ask.id, "done": True})
+
+    service.answer, service.idle = answer, lambda: done.append("ready")
+    early = Wire(tmp_path / "s.sock")
+    early.say(question(1))
+    early.say({"op": "status"})
+    assert "status" in early.hear()  # so the question is in line
+    threading.Thread(target=service.serve, args=(0.0, 30.0), daemon=True).start()
+    assert early.hear()["done"]
+    while "ready" not in done:
+        time.sleep(0.01)
+    assert done[:2] == ["answer 1", "ready"]
+    service.quit.set()
+
+
+def test_it_makes_ready_for_whoever_is_connected_and_for_nobody_else(service: Service, tmp_path: Path) -> None:
+    ready = threading.Event()
+    service.answer, service.idle = lambda client, ask: None, ready.set
+    threading.Thread(target=service.serve, args=(30.0,), daemon=True).start()
+    assert not ready.wait(0.5)
+    wire = Wire(tmp_path / "s.sock")
+    assert ready.wait(10)
+    wire.socket.close()
+    service.quit.set()

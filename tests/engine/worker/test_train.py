@@ -17,7 +17,7 @@ from engine.errors import Exit
 from engine.models import facts
 from engine.recipe import Recipe
 from engine.runs import control, processes, status
-from engine.runs.events import Evaluation, Failure, Note, Sample, Start, Step
+from engine.runs.events import Evaluation, Failure, Note, Progress, Sample, Start, Step
 from tests.engine.worker.conftest import events, start, wait
 
 Make = Callable[..., Recipe]
@@ -178,3 +178,33 @@ def test_a_merged_export_answers_alike_without_peft(
     assert exported and exported[0].difference < 1e-2, now
     alone = subprocess.run([sys.executable, "-c", MERGED, str(target)], capture_output=True, text=True, check=True)
     assert json.loads(alone.stdout.strip().splitlines()[-1]).strip() == tuned.strip()
+
+
+def order(run: object) -> list[str]:
+    """What the journal says of steps, samples and questions, in its order."""
+    found = []
+    for event in events(run):  # type: ignore[arg-type]
+        if isinstance(event, Step | Sample):
+            found.append(f"{type(event).__name__.lower()} {event.step}")
+        elif isinstance(event, Progress) and event.what == "questions" and not event.done:
+            found.append("questions")
+    return found
+
+
+def test_what_a_new_adapter_can_be_switched_off_for_comes_after_the_first_step(recipe: Make) -> None:
+    small = {"checks": True, "epochs": 1.0, "sample_every": 1}
+    adapted = start(recipe("adapted", **small))
+    wait(adapted)
+    whole = start(recipe("whole", method="full", **small))
+    wait(whole)
+    told, steps = order(adapted), [f"{what} {at}" for at in (1, 2, 3) for what in ("step", "sample")]
+    assert told == ["step 1", "sample 0", *steps[1:], "questions", "questions"]
+    assert order(whole) == ["questions", "sample 0", *steps, "questions"]
+    # The base is the same for both, and is asked as it was, however much was learned since.
+    before = [
+        [(e.ask, e.before) for event in events(run) if isinstance(event, Evaluation) for e in event.identity]
+        for run in (adapted, whole)
+    ]
+    assert before[0] == before[1] and before[0]
+    first = [next(e.answer for e in events(run) if isinstance(e, Sample) and e.step == 0) for run in (adapted, whole)]
+    assert first[0] == first[1]
