@@ -118,7 +118,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
                 from_step=from_step,
                 total_steps=steps,
                 epochs=settings.epochs,
-                rows=len(rows.train),
+                rows=rows.rows or len(rows.train),
                 eval_rows=held_out,
                 parameters=total,
                 trained_parameters=trained,
