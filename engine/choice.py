@@ -178,6 +178,13 @@ def given(choice: Choice, preset: Preset | None) -> Given:
     return found
 
 
+def added_tokens(choice: Choice, given: Given) -> tuple[str, ...]:
+    """The words that become tokens of their own, before there is a plan: rows are counted with them. Raises as `edits`."""
+    words = {**given.settings, **edits(choice, given)}.get("added_tokens", ())
+    found: tuple[str, ...] = recipes.setting("added_tokens", words)
+    return found
+
+
 def edits(choice: Choice, given: Given) -> dict[str, Any]:
     """All edits of a choice.
 

@@ -20,7 +20,7 @@ from engine.advice.stage import NAMES
 from engine.chain import Later
 from engine.choice import Choice
 from engine.errors import FtuiError
-from engine.making import FIRST_LOOK, Draft, Maker, Report, goal_of, intent_of, known, planned
+from engine.making import FIRST_LOOK, Draft, Maker, Report, goal_of, intent_of, known, planned, recounted
 from engine.questions import fill
 from engine.recipe import FITTING, RL, Recipe, Stage
 
@@ -90,7 +90,7 @@ def extended(draft: Draft, later: Sequence[Later], progress: Report | None = Non
             goal=first.goal,
             values=dict(before[0].data.values),
             name=chain.name_of(before[0].name, one.stage),
-            edits=dict(one.edits),
+            edits=dict(one.edits) | _same_tokens(one.stage, before),
             system=first.system,
             on_bad_row=first.on_bad_row,
             adapter=chain.base(before, one.stage),
@@ -224,6 +224,10 @@ def under_preset(draft: Draft, name: str) -> Draft:
 
 def _planned(draft: Draft, choice: Choice, facts: Facts) -> Draft:
     plan = planned(choice, facts, draft.given)
+    if plan.settings.added_tokens != tuple(draft.tokenizer.asked):
+        draft = recounted(msgspec.structs.replace(draft, choice=choice, advice_facts=facts), plan.settings.added_tokens)
+        facts = draft.advice_facts
+        plan = planned(choice, facts, draft.given)
     recipe = msgspec.structs.replace(draft.recipe, settings=plan.settings)
     made = msgspec.structs.replace(draft, choice=choice, plan=plan, recipe=recipe, advice_facts=facts)
     then = None if made.then is None else _following(made.then, [*choice.before, recipe])
@@ -237,10 +241,17 @@ def _following(draft: Draft, before: list[Recipe]) -> Draft:
         adapter = chain.base(before, stage)
     if chain.reference(reward) and chain.found(reward, before) is None:
         reward = chain.reward(before, stage)
-    choice = msgspec.structs.replace(draft.choice, adapter=adapter, reward=reward, before=before)
+    edits = draft.choice.edits | _same_tokens(stage, before)
+    choice = msgspec.structs.replace(draft.choice, adapter=adapter, reward=reward, before=before, edits=edits)
     recipe = msgspec.structs.replace(draft.recipe, adapter=adapter, reward=reward)
     again = msgspec.structs.replace(draft, given=choices.given(choice, None), recipe=recipe)
     return _planned(again, choice, draft.advice_facts)
+
+
+def _same_tokens(stage: Stage, before: list[Recipe]) -> dict[str, Any]:
+    """What begins from the base reads what the first stage's adapter writes: the same tokens are added for both."""
+    words = before[0].settings.added_tokens
+    return {"added_tokens": words} if stage == chain.JUDGE and words else {}
 
 
 def renamed(draft: Draft, name: str) -> Draft:
@@ -271,7 +282,9 @@ def refusals(draft: Draft) -> list[str]:
         reasons += [f"{one.message}, {one.fix}" for one in sided]
     if draft.recipe.stage in RL:
         answers = "completion" in draft.dataset.shape.columns or draft.dataset.stage == "sft"
-        if why := rewards.reason(draft.recipe.reward, draft.recipe.model.source, answers):
+        if why := rewards.reason(
+            draft.recipe.reward, draft.recipe.model.source, answers, draft.plan.settings.added_tokens
+        ):
             reasons.append(why)
     if draft.dataset.skipped and draft.choice.on_bad_row == "abort":
         count = len(draft.dataset.skipped)

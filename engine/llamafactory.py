@@ -43,9 +43,11 @@ _SETTINGS = {
     "lr_scheduler_type": "schedule",
     "optim": "optimizer",
     "rope_scaling": "rope",
+    "add_tokens": "added_tokens",
     "pref_beta": "beta",
     "save_steps": "save_every",
     "seed": "seed",
+    "packing": "packing",
 }
 # Values that have another name here.
 _VALUES: dict[tuple[str, str], str] = {
@@ -62,9 +64,11 @@ _CHOSEN: dict[str, recipe.Stage] = {"rm": "reward", "ppo": "ppo"}  # what a pers
 # Keys whose meaning holds here anyway when they have one of these values; else why they are left out.
 _SAME: dict[str, tuple[tuple[Any, ...], str]] = {
     "train_on_prompt": ((False,), "only answers are trained"),
+    "resize_vocab": ((False, True), "rows for added_tokens are made where there are none"),
+    "add_special_tokens": ((), "added tokens are ordinary ones, which stay in sight in answers: added_tokens"),
+    "new_special_tokens": ((), "added tokens are ordinary ones, which stay in sight in answers: added_tokens"),
     "mask_history": ((False,), "every answer of a conversation is trained"),
-    "packing": ((False,), "rows are not packed"),
-    "neat_packing": ((False,), "rows are not packed"),
+    "neat_packing": ((True,), "no row of a pack sees another"),
     "mix_strategy": (("concat",), "weights mix sources: --data 'FILE*2'"),
     "interleave_probs": ((), "weights mix sources: --data 'FILE*2'"),
     "streaming": ((False,), "rows are read from the disk as they are needed"),
@@ -100,7 +104,7 @@ _SAME: dict[str, tuple[tuple[Any, ...], str]] = {
 # Switches and numbers that nothing here answers to: nothing is lost where they are off.
 _SWITCHES = """
     use_unsloth use_unsloth_gc enable_liger_kernel use_galore use_apollo use_badam use_muon use_adam_mini use_llama_pro
-    shift_attn upcast_layernorm train_from_scratch resize_vocab use_dft_loss
+    shift_attn upcast_layernorm train_from_scratch use_dft_loss
     group_by_length load_best_model_at_end mixture_of_depths
     label_smoothing_factor
 """

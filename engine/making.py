@@ -78,7 +78,8 @@ class Maker:
         folder = sources.resolve(self._choice.model, progress=self._progress, revision=self._revision)
         trust.check(folder, self._choice.trust_remote_code)
         facts = model_facts.read(folder)
-        tok = tokenizer.load(folder)
+        given = choices.given(self._choice, self._preset)
+        tok = tokenizer.load(folder, choices.added_tokens(self._choice, given))
         if dataset.partial:
             if early is not None:
                 early(self._draft(dataset, folder, facts, tok, None))
@@ -149,11 +150,25 @@ def _adapter(word: str | None) -> str | None:
     return str(Path(word).expanduser().resolve()) if word and not chain.reference(word) else word
 
 
+def recounted(draft: Draft, words: tuple[str, ...]) -> Draft:
+    """The same draft, its rows counted with other words made tokens of. Raises FtuiError as `tokenizer.load`."""
+    tok = tokenizer.load(draft.model_folder, words)
+    counted = lengths.count(draft.dataset, tok)
+    before = draft.advice_facts
+    facts = known(draft.choice, draft.dataset, counted, draft.facts, before.intent, tok)
+    facts = msgspec.structs.replace(
+        facts, stage=before.stage, goal=before.goal, deadline=before.deadline, overlap=before.overlap
+    )
+    return msgspec.structs.replace(draft, tokenizer=tok, lengths=counted, advice_facts=facts)
+
+
 def known(
     choice: Choice, dataset: Dataset, counted: Lengths, model: ModelFacts, intent: Intent, tok: Tokenizer | None = None
 ) -> Facts:
-    """What the rules may know of these rows, this model and this machine."""
+    """What the rules may know of these rows, this model and this machine. `tok` is the model's tokenizer, None for an estimate."""
     machine = hardware.read()
+    asked, words, numbers = (tok.asked, tok.added_words, tok.added) if tok is not None else ([], [], [])
+    model = model.with_added(numbers)
     return Facts(
         model=model,
         hardware=machine,
@@ -165,7 +180,7 @@ def known(
         mean=counted.mean(),
         lengths=counted.total,
         # A model that goes on with a text reads on where the last part ended.
-        around=0 if tok is None or model.shape == "causal" else len(tok.opening) + len(tok.closing),
+        around=0 if model.shape == "causal" or tok is None else len(tok.opening) + len(tok.closing),
         starts=counted.starts,
         exact=counted.exact,
         intent=intent,
@@ -175,6 +190,8 @@ def known(
         has_end_token=len(counted.endless) < len(dataset.examples),
         trained_rows=len(counted.starts),
         speeds=speeds.known(machine, model),
+        added_known=[word for word in dict.fromkeys(asked) if word not in words],
+        added_idle=counted.without(words, numbers),
     )
 
 

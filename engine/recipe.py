@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import yaml
@@ -25,6 +25,7 @@ WHOLE: tuple[Method, ...] = (
     *ALL,
 )  # weights of the model itself learn, and a whole model is what the run leaves
 VIRTUAL: tuple[Method, ...] = ("prompt", "prefix")  # what learns stands in for tokens ahead of the text
+ADDING: tuple[Method, ...] = (*LOW_RANK, "bottleneck", *WHOLE)  # can train rows of the embedding for added tokens
 Stage = Literal["sft", "pretraining", "dpo", "kto", "reward", "grpo", "rloo", "ppo"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 RL: tuple[Stage, ...] = ("grpo", "rloo", "ppo")  # the model answers prompts, and learns from a reward
@@ -133,6 +134,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     lora_plus            LoRA's B learns at this many times the rate of A; None: both at one rate
     neftune              noise on the embeddings while training: this over sqrt(tokens x features) at most; None: none
     virtual_tokens       of prompt and prefix tuning
+    added_tokens         words that are one token each from now on; the embedding gets rows for them, which learn
     unpadded             rows of a micro-batch lie end to end, and what they begin with is computed once
     packing              rows are put together, up to `max_length` tokens; micro_batch then counts these packs
     fused_lora           LoRA's products are one step, where the weights are fp32
@@ -176,6 +178,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     lora_plus: Annotated[float, Meta(ge=1.0, le=64.0)] | None = None
     neftune: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
     virtual_tokens: Positive = 20
+    added_tokens: tuple[str, ...] = ()
     unpadded: bool = True
     packing: bool = False
     fused_lora: bool = True
@@ -241,6 +244,7 @@ def slug(name: str) -> str:
 
 def setting(name: str, value: Any) -> Any:
     """`value` (a string from a command line or a typed value) as the type that setting `name` has; "none" is no value.
+    Several words stand with commas between them (as LLaMA-Factory has them).
 
     Raises FtuiError(RECIPE_INVALID) with the reason when it does not fit.
     """
@@ -251,6 +255,8 @@ def setting(name: str, value: Any) -> Any:
         )
     if value == "none" and type(None) in get_args(types[name]):
         return None
+    if get_origin(types[name]) is tuple and isinstance(value, str):
+        value = [] if value == "none" else [word for part in value.split(",") if (word := part.strip())]
     try:
         return msgspec.convert(value, types[name], strict=False)
     except msgspec.ValidationError as error:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine import chain
 from engine.errors import Exit, FtuiError
+from engine.text import safe
 
 WORDS = "length:N, regex:PATTERN, exact, or the run of a reward model"
 
@@ -73,11 +74,12 @@ def resolved(word: str) -> str:
     return str(path.resolve() if path.is_dir() else directory.find(word).path)
 
 
-def reason(word: str | None, model: str, answers: bool) -> str:
+def reason(word: str | None, model: str, answers: bool, added: tuple[str, ...] = ()) -> str:
     """Why a model cannot learn from this reward; empty where it can.
 
     model    where the model comes from that is to learn
     answers  whether the rows have answers
+    added    words that are tokens of their own for it
     """
     from engine.runs.directory import RunDir
 
@@ -101,4 +103,7 @@ def reason(word: str | None, model: str, answers: bool) -> str:
         return f"the reward model {run.name} has no result yet"
     if judge.model.source != model:
         return f"the reward model {run.name} reads the tokens of {judge.model.source}, not of {model}"
+    if judge.settings.added_tokens != added:
+        own, others = (", ".join(map(safe, words)) or "none" for words in (added, judge.settings.added_tokens))
+        return f"the reward model {run.name} has other added_tokens ({others}) than this run ({own}): train it with the same"
     return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -145,10 +145,18 @@ def ago(seconds: float) -> str:
     return "now"
 
 
+def listed(words: Sequence[str], most: int = 3) -> str:
+    """The first few of foreign words, and how many more there are: "<a>, <b>, <c> and 4 more"."""
+    rest = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(map(safe, words[:most])) + rest
+
+
 def number(value: object) -> str:
     """A setting's value as a person reads it: 1e-3 and not 0.001, 5 and not 5.0, yes and not True, none and not None."""
-    if value is None:
+    if value is None or value == ():
         return "none"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -23,7 +23,7 @@ from engine.advice.numbers import (
 )
 from engine.advice.stage import NAMES
 from engine.recipe import Settings
-from engine.text import number
+from engine.text import listed, number
 
 
 def warnings(facts: Facts, settings: Settings, steps: int) -> list[str]:
@@ -40,6 +40,7 @@ def warnings(facts: Facts, settings: Settings, steps: int) -> list[str]:
         *_cut(facts, settings),
         *_beta(facts, settings),
         *_numbers(facts, settings),
+        *_added(facts),
         *_machine(facts),
     ]
 
@@ -197,6 +198,16 @@ def _numbers(facts: Facts, settings: Settings) -> Iterator[str]:
         yield "paged_adamw_8bit cannot page without a GPU: only its 8-bit moments remain"
     if settings.optimizer == "paged_adamw_8bit" and settings.method == "full" and settings.precision == "fp32":
         yield "8-bit moments beside fp32 weights save memory and lose some exactness"
+
+
+def _added(facts: Facts) -> Iterator[str]:
+    if facts.added_known:
+        one = len(facts.added_known) == 1
+        yield f"{listed(facts.added_known)} {'is a token' if one else 'are tokens'} already: nothing is added for {'it' if one else 'them'}"
+    if facts.added_idle:
+        one = len(facts.added_idle) == 1
+        stands, learns = ("stands", "it learns") if one else ("stand", "they learn")
+        yield f"{listed(facts.added_idle)} {stands} in no row: {learns} only not to be said, leave {'it' if one else 'them'} out"
 
 
 def _machine(facts: Facts) -> Iterator[str]:

@@ -52,6 +52,7 @@ HELP: dict[str, str] = {
     "lora_plus": "times the learning rate at which the adapter's B learns; none: 1",
     "neftune": "strength of the noise on the embeddings; none: no noise",
     "virtual_tokens": "learned tokens ahead of every text; they take room of the context",
+    "added_tokens": "words that become one token each, with rows of their own that learn",
     "fused_lora": "LoRA's products in one step, where weights are fp32; off: peft's own",
     "unpadded": "rows end to end without padding, what they begin with computed once",
     "packing": "put rows together up to max_length; none of them sees another",
@@ -103,14 +104,15 @@ class _Own(NamedTuple):
 
 
 _LOW_RANK = ("alpha", "dropout", "targets", "rslora", "dora", "init", "lora_plus")
+_ADDED = ("added_tokens",)
 _METHODS: dict[Method, _Own] = {
-    "full": _Own(),
-    "galore": _Own(("rank",)),
-    "freeze": _Own(("trained_layers",)),
-    "lora": _Own(("rank",), (*_LOW_RANK, "fused_lora")),
-    "qlora": _Own(("rank", "bits"), ("double_quantization", *_LOW_RANK)),
+    "full": _Own(rest=_ADDED),
+    "galore": _Own(("rank",), _ADDED),
+    "freeze": _Own(("trained_layers",), _ADDED),
+    "lora": _Own(("rank",), (*_LOW_RANK, "fused_lora", *_ADDED)),
+    "qlora": _Own(("rank", "bits"), ("double_quantization", *_LOW_RANK, *_ADDED)),
     "ia3": _Own(),
-    "bottleneck": _Own(("rank",)),
+    "bottleneck": _Own(("rank",), _ADDED),
     "prompt": _Own(("virtual_tokens",)),
     "prefix": _Own(("virtual_tokens",)),
 }

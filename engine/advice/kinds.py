@@ -48,6 +48,8 @@ class Facts(Struct, kw_only=True, dict=True):
     has_end_token      False when no row's answer ends with an end token
     trained_rows       rows of which something is trained when none is cut, of those counted; None where not known
     overlap            held-out rows that stand in the training rows as well
+    added_known        words of `added_tokens` that are one token already
+    added_idle         those that are new, and stand in no row
     speeds             measured with this model on this machine, by a probe or earlier runs (`speeds.known`)
     """
 
@@ -72,6 +74,8 @@ class Facts(Struct, kw_only=True, dict=True):
     trained_rows: int | None = None
     overlap: int = 0
     speeds: list[Measured] = []
+    added_known: list[str] = []
+    added_idle: list[str] = []
 
     @property
     def tokens_per_row(self) -> float:

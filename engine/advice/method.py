@@ -11,6 +11,7 @@ from engine.advice.numbers import (
     DROPOUT,
     DROPOUT_RATED,
     DROPOUT_RL,
+    FACTORY,
     FEW_ROWS,
     FULL_ROWS,
     GUIDE,
@@ -215,6 +216,11 @@ def virtual_tokens(facts: Facts, values: Values) -> Advice:
     """20, of prompt and prefix tuning. The prompt tuning paper: gains are small beyond 20; it trains 100."""
     others = [Alternative(100, "what the prompt tuning paper trains; each takes room of the context")]
     return _adapter("virtual_tokens", VIRTUAL_TOKENS, others)
+
+
+def added_tokens(facts: Facts, values: Values) -> Advice:
+    """None: what a word means is learned from its pieces; a token of its own starts from nothing (LLaMA-Factory: none)."""
+    return Advice("added_tokens", (), "the vocabulary stays as it is", FACTORY, "high")
 
 
 def _adapter(field: str, number: Number, others: list[Alternative]) -> Advice:

@@ -44,6 +44,7 @@ _ORDER: dict[str, Rule] = {
     "init": method.init,
     "lora_plus": method.lora_plus,
     "virtual_tokens": method.virtual_tokens,
+    "added_tokens": method.added_tokens,
     "neftune": method.neftune,
     "optimizer": numerics.optimizer,
     "attention": numerics.attention,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain, islice
@@ -267,7 +268,7 @@ def _tokie(tokenizer: Tokenizer) -> _Quick:
         ids, counts = all_by_tokie(texts)
         return [part.tolist() for part in np.split(ids, counts.cumsum()[:-1].astype(np.int64))]
 
-    found = doubts(theirs, own)
+    found = doubts(theirs, own, tokenizer.added_words)
     if found is None:
         raise ValueError("cuts words in another way")
     doubted = Refused(*found)
@@ -299,12 +300,16 @@ def _load(tokenizer: Tokenizer) -> Any:
     import tokie
 
     folder = paths.private_dir(paths.cache_dir() / "tokie")
-    name = hashlib.sha256(tokenizer.file.read_bytes()).hexdigest()[:32]
+    source = tokenizer.source
+    name = hashlib.sha256(source).hexdigest()[:32]
     file = folder / f"{name}-{version('tokie')}.tkz"
     if file.is_file():
         with suppress(tokie.TokieError):
             return tokie.Tokenizer.from_file(str(file))
-    made = tokie.Tokenizer.from_json(str(tokenizer.file))
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".json") as whole:
+        whole.write(source)
+        whole.flush()
+        made = tokie.Tokenizer.from_json(whole.name)
     made.no_truncation()
     made.no_padding()
     with suppress(OSError, tokie.TokieError):

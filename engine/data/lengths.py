@@ -184,6 +184,15 @@ class Lengths:
             zip(table.starts[spans].tolist(), table.stops[spans].tolist(), strict=True)
         )
 
+    def without(self, words: Sequence[str], numbers: Sequence[int]) -> list[str]:
+        """Those of `words`, which are the tokens with these numbers, that no row has; none where tokens are not kept."""
+        import numpy as np
+
+        if self.kept is None or not words:
+            return []
+        there = np.isin(np.asarray(numbers), self.kept.ids)
+        return [word for word, seen in zip(words, there.tolist(), strict=True) if not seen]
+
     def _of(self, what: str) -> Distribution:
         """Of "whole", "prompt", "completion", or of a column of the table."""
         if what not in self._distributions:

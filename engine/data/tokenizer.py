@@ -18,7 +18,7 @@ from engine.data.estimate import Estimate, estimate
 from engine.data.measure import END_WITHIN, Measured, located
 from engine.data.rendering import Rendered
 from engine.errors import Exit, FtuiError
-from engine.models import shape
+from engine.models import added_tokens, shape
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -49,6 +49,7 @@ class Tokenizer:
     control token that stands in a row's own text is encoded as the characters it is made of.
 
     file     its tokenizer.json
+    asked    words that the run wants to be tokens, and `added` the ids of those that were none
     special  ids of control tokens
     opening  what the tokenizer itself puts before a bare text, and `closing` behind it
     quick    what `counting` makes of it, once
@@ -63,10 +64,13 @@ class Tokenizer:
         tokens: dict[str, str],
         file: Path,
         put_back: bool = False,
+        added: Sequence[int] = (),
+        asked: Sequence[str] = (),
     ) -> None:
         """`put_back`: a text that is cut keeps what the tokenizer puts behind it, as pre-training by gaps has it."""
         self.name = file.parent.name
         self.file = file
+        self.added, self.asked = list(added), list(asked)
         self.quick: object = None
         self.has_template = template is not None
         self._backend = backend
@@ -76,11 +80,11 @@ class Tokenizer:
         self.eos_id: int | None = backend.token_to_id(self._end) if self._end else None
         padding = tokens.get("pad_token")
         self.pad_id: int | None = backend.token_to_id(padding) if padding else self.eos_id
-        added = backend.get_added_tokens_decoder()
-        self._added = added.keys()
+        beside = backend.get_added_tokens_decoder()  # the vocabulary
+        self._added = beside.keys()
         self._byte_level = backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
-        self.special = {number for number, token in added.items() if token.special}
-        self._words = {added[number].content for number in self.special}
+        self.special = {number for number, token in beside.items() if token.special}
+        self._words = {beside[number].content for number in self.special}
         words = sorted(self._words, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, words)) or "(?!)")
         self.opening, self.closing = _around(backend)
@@ -157,9 +161,19 @@ class Tokenizer:
         return self._template is not None and "strftime_now" in self._template.source
 
     @property
+    def source(self) -> bytes:
+        """Its tokenizer.json, with what the run adds."""
+        return self._backend.to_str().encode() if self.added else self.file.read_bytes()
+
+    @property
+    def added_words(self) -> list[str]:
+        """The tokens that the run adds."""
+        return [word for number in self.added if (word := self._backend.id_to_token(number)) is not None]
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides how an example becomes tokens: the vocabulary, the chat template, the end token."""
-        digest = hashlib.sha256(self.file.read_bytes())
+        digest = hashlib.sha256(self.source)
         source = self._template.source if self._template else None
         digest.update(repr((source, sorted(self._tokens.items()), self._put_back)).encode())
         return digest.hexdigest()
@@ -269,8 +283,11 @@ def _around(backend: Backend) -> tuple[list[int], list[int]]:
     return (encoding.ids[: own[0]], encoding.ids[own[-1] + 1 :]) if own else (encoding.ids, [])
 
 
-def load(folder: Path) -> Tokenizer:
-    """The tokenizer of a model's folder. Raises FtuiError(MODEL_UNSUPPORTED) if there is none that can be read."""
+def load(folder: Path, added: Sequence[str] = ()) -> Tokenizer:
+    """The tokenizer of a model's folder, with the words that the run makes tokens of.
+
+    Raises FtuiError(MODEL_UNSUPPORTED) if there is none that can be read, RECIPE_INVALID as `added_tokens.add`.
+    """
     from tokenizers import Tokenizer as Backend
 
     folder = Path(folder)
@@ -289,12 +306,13 @@ def load(folder: Path) -> Tokenizer:
         raise FtuiError(Exit.MODEL_UNSUPPORTED, f"the tokenizer cannot be read: {reason}", str(file)) from None
     backend.no_truncation()
     backend.no_padding()
+    new = added_tokens.add(backend, added)
     config = _json(folder / "tokenizer_config.json")
     tokens = _special_tokens(folder, config, backend)
     source = chat_template.find(folder, config)
     template = ChatTemplate(source, tokens, str(folder)) if source is not None else None
     put_back = shape.of(_json(folder / "config.json")) != "causal"
-    return Tokenizer(backend, template, tokens, file, put_back)
+    return Tokenizer(backend, template, tokens, file, put_back, new, added)
 
 
 def _special_tokens(folder: Path, config: dict[str, Any], backend: Backend) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import Exit, FtuiError
 from engine.models import trust
 from engine.models.files import json_object
-from engine.recipe import LOW_RANK, Method, Settings
+from engine.recipe import ADDING, LOW_RANK, Method, Settings
 
 # How the matrices of a feed-forward block are named in the families in use; an adapter without them is attention only.
 _MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "dense_h_to_4h", "dense_4h_to_h", "c_fc")
@@ -24,6 +24,8 @@ _METHODS: dict[str, Method] = {  # by peft's names; a LoRA sits on a plain base 
 def left_by(settings: Settings) -> dict[str, Any]:
     """The method and the shape of the adapter that a run leaves. What PiSSA began becomes a LoRA of twice the rank."""
     shape: dict[str, Any] = {"method": settings.method}
+    if settings.method in ADDING:
+        shape["added_tokens"] = settings.added_tokens
     match settings.method:
         case "lora" | "qlora":
             shape |= {name: getattr(settings, name) for name in ("rank", "alpha", "targets", "rslora", "dora", "init")}
@@ -41,7 +43,7 @@ def read(folder: Path) -> dict[str, Any]:
     trust.check_adapter(folder)
     config = json_object(folder / "adapter_config.json") or {}
     try:
-        return _shape(config)
+        return _shape(config, folder)
     except (ValueError, KeyError, TypeError):
         raise FtuiError(
             Exit.RECIPE_INVALID,
@@ -63,7 +65,20 @@ def check(folder: Path, method: Method) -> None:
         )
 
 
-def _shape(config: Mapping[str, Any]) -> dict[str, Any]:
+def _added(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    """The tokens whose rows it trains, as the tokenizer beside it writes them. Raises ValueError where there is none."""
+    rows = config.get("trainable_token_indices") or []
+    numbers = sorted({int(one) for part in (rows.values() if isinstance(rows, dict) else [rows]) for one in part})
+    if not numbers:
+        return ()
+    known = json_object(folder / "tokenizer.json") or {}
+    words = {int(one["id"]): str(one["content"]) for one in known.get("added_tokens", [])}
+    if not words.keys() >= set(numbers):
+        raise ValueError("rows of tokens that no tokenizer beside it knows")
+    return tuple(words[number] for number in numbers)
+
+
+def _shape(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     method = _METHODS.get(str(config["peft_type"]))
     match method:
         case None:
@@ -76,10 +91,11 @@ def _shape(config: Mapping[str, Any]) -> dict[str, Any]:
                 "rslora": bool(config.get("use_rslora")),
                 "dora": bool(config.get("use_dora")),
                 "init": "default",
+                "added_tokens": _added(config, folder),
             }
         case "prompt" | "prefix":
             return {"method": method, "virtual_tokens": int(config["num_virtual_tokens"])}
         case "bottleneck":
-            return {"method": method, "rank": int(config["width"])}
+            return {"method": method, "rank": int(config["width"]), "added_tokens": _added(config, folder)}
         case _:
             return {"method": method}

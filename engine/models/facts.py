@@ -5,10 +5,11 @@ Parameters are summed from the safetensors headers, which is exact for every arc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from engine.errors import Exit, FtuiError
@@ -46,6 +47,8 @@ class ModelFacts(Struct, frozen=True):
     layer_parameters  all parameters inside the layers; of an encoder-decoder those of both sides
     rope              how rotary positions are stretched already ("default": not at all); None where there are none
     shape             what it does with a text
+    added, grown      tokens that a run adds to the vocabulary, and for how many of them the matrices get rows beyond the
+                      `vocabulary` that they have; `parameters` counts these, too
     gaps              tokens that can stand for a gap in a text: 1 for a mask token, else how many sentinels there are
     windowed          whether some layers look back on a window of tokens only
     """
@@ -75,6 +78,19 @@ class ModelFacts(Struct, frozen=True):
     shape: Shape = "causal"
     gaps: int = 0
     windowed: bool = False
+    added: int = 0
+    grown: int = 0
+
+    def with_added(self, numbers: Sequence[int]) -> ModelFacts:
+        """The same model with tokens of these ids added."""
+        grown = max(0, max(numbers, default=-1) + 1 - self.vocabulary)
+        parameters = self.parameters + (grown - self.grown) * self.features_of_a_token
+        return msgspec.structs.replace(self, added=len(numbers), grown=grown, parameters=parameters)
+
+    @property
+    def features_of_a_token(self) -> int:
+        """Parameters of one token: a row of the embedding, and of the head where that is another matrix."""
+        return self.hidden * (1 if self.tied else 2)
 
     @property
     def linear_parameters(self) -> int:

@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Iterator
 
 from engine.hardware import Hardware
-from engine.models import shape
+from engine.models import added_tokens, shape
 from engine.models.facts import ModelFacts
 from engine.models.trainable import feed_forward, scaled_by_ia3
-from engine.recipe import LOW_RANK, PACKED, RL, VIRTUAL, Method, Settings, Stage
+from engine.recipe import ADDING, LOW_RANK, PACKED, RL, VIRTUAL, Method, Settings, Stage
 
 # What learns in models that do not go on with a text. A prompt or prefix of learned tokens, and what is built for
 # decoders only, is not offered for them; an encoder-decoder has two stacks, so that "the last layers" mean nothing.
@@ -30,6 +30,7 @@ def reasons(facts: ModelFacts, settings: Settings, hardware: Hardware, stage: St
         *_scaled(facts, settings),
         *_virtual(facts, settings, stage),
         *_noise(settings, stage),
+        *_added(facts, settings),
         *_attention(settings, hardware),
         *_positions(facts, settings),
         *_packs(facts, settings, stage),
@@ -165,6 +166,25 @@ def _noise(settings: Settings, stage: Stage) -> Iterator[str]:
         yield f"{stage} learns from answers that the model draws, which neftune's noise would spoil: leave it out"
     if settings.method in VIRTUAL:
         yield f"neftune's noise goes with the text, not with the tokens that {settings.method} tuning learns: leave it out"
+
+
+def _added(facts: ModelFacts, settings: Settings) -> Iterator[str]:
+    """Of tokens that are added to the vocabulary."""
+    if not settings.added_tokens:
+        return
+    yield from added_tokens.wrong(settings.added_tokens)
+    if facts.shape != "causal":
+        yield "added_tokens are for models that go on with a text, and this one fills gaps: leave them out"
+    elif settings.method not in ADDING:
+        yield (
+            f"{settings.method} tuning leaves the embedding as it is, so that added_tokens would never learn: take method "
+            "lora or full"
+        )
+    elif settings.method == "freeze" and settings.weight_decay:
+        yield (
+            "freeze tuning with added_tokens leaves the rows of all other tokens as they are, which weight_decay would "
+            "shrink: take weight_decay 0"
+        )
 
 
 def _attention(settings: Settings, hardware: Hardware) -> Iterator[str]:

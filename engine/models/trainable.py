@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from engine.models.facts import Linear, ModelFacts
-from engine.recipe import Settings
+from engine.recipe import ALL, Settings
 
 # What IA3 scales (its paper, section 3.3), by the names that the families in use give them: keys and values, in one
 # matrix with the queries where a family keeps them so; and what reads the features of the feed-forward block.
@@ -16,8 +16,18 @@ FEED_FORWARD = ("mlp", "feed_forward")  # what the families in use call that par
 
 
 def trainable(facts: ModelFacts, settings: Settings) -> int:
-    """Parameters that learn.
+    """Parameters that learn: the method's own, and the rows of added tokens.
 
+    Adapters train those rows alone. Freeze tuning keeps gradients for the whole matrix, of which the same rows move.
+    """
+    rows = 0
+    if facts.added and settings.method not in ALL:
+        rows = facts.vocabulary + facts.grown if settings.method == "freeze" else facts.added
+    return _own(facts, settings) + rows * facts.features_of_a_token
+
+
+def _own(facts: ModelFacts, settings: Settings) -> int:
+    """
     LoRA       rank x (inputs + outputs) of each targeted matrix; with DoRA its outputs once more
     IA3        a factor for each key, value and feature
     bottleneck in each layer a matrix down to the rank and one up again, with their biases

@@ -24,7 +24,7 @@ _LEAST_LENGTH = 64  # tokens a row: below that there is no row worth offering
 _FIXED = (
     *("rank", "alpha", "targets", "trained_layers", "optimizer", "eval_fraction", "rope", "seed"),
     *("loss", "beta", "generations", "packing"),
-    *("rslora", "dora", "init", "virtual_tokens"),
+    *("rslora", "dora", "init", "virtual_tokens", "added_tokens"),
 )
 
 

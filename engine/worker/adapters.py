@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import (
@@ -27,6 +27,7 @@ from engine.models import shape, trust
 from engine.models.facts import ATTENTION_WORDS
 from engine.models.trainable import feed_forward, scaled_by_ia3
 from engine.recipe import Settings
+from engine.worker import added_rows
 from engine.worker.bottleneck import BottleneckConfig
 
 _TASKS = {"causal": "CAUSAL_LM", "masked": None, "seq2seq": "SEQ_2_SEQ_LM"}  # peft has none for masked words
@@ -36,7 +37,12 @@ _ITERATIONS = 16  # of the fast decomposition: as good as the whole one (PiSSA p
 
 
 def new(model: Any, settings: Settings) -> PeftModel:
-    """`model` with a trainable adapter that leaves what it says as it is; only virtual tokens change it from the start."""
+    """`model` with a trainable adapter that leaves what it says as it is; only virtual tokens change it from the start.
+    With it learn the rows of added tokens."""
+    return cast(PeftModel, added_rows.settle(_new(model, settings)))
+
+
+def _new(model: Any, settings: Settings) -> PeftModel:
     judge = hasattr(model, "score")
     task = "SEQ_CLS" if judge else _TASKS[shape.of(model.config.to_dict())]  # the first trains the head, too
     match settings.method:
@@ -50,7 +56,13 @@ def new(model: Any, settings: Settings) -> PeftModel:
             features = model.config.get_text_config().hidden_size
             return get_peft_model(
                 model,
-                BottleneckConfig(features=features, width=settings.rank, target_modules=part, task_type=task),
+                BottleneckConfig(
+                    features=features,
+                    width=settings.rank,
+                    target_modules=part,
+                    task_type=task,
+                    trainable_token_indices=added_rows.alone(model),
+                ),
             )
         case "prompt":
             # Words of the vocabulary: far better than noise (prompt tuning paper, section 3.2).
@@ -80,7 +92,7 @@ def begun(model: Any, folder: Path) -> PeftModel:
     trust.check_adapter(folder)
     config = PeftConfig.from_pretrained(str(folder))
     if not config.is_prompt_learning:
-        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+        return cast(PeftModel, added_rows.settle(PeftModel.from_pretrained(model, folder, is_trainable=True)))
     # peft loads virtual tokens for use only.
     config.inference_mode = False
     made = get_peft_model(model, config)
@@ -129,6 +141,7 @@ def _lora(model: Any, settings: Settings, task: str | None) -> LoraConfig:
         use_rslora=settings.rslora,
         use_dora=settings.dora,
         task_type=task,
+        trainable_token_indices=added_rows.alone(model),
     )
 
 

@@ -41,7 +41,7 @@ def reply(now: Session, client: Client, ask: Ask) -> None:
         sampling = generate.Sampling(
             temperature=ask.temperature, top_p=ask.top_p, max_tokens=max(1, min(ask.max_tokens, 8192)), seed=ask.seed
         )
-        ids = now.prompt(*ask.messages)
+        ids = now.prompt(*ask.messages, base=which == "base")
         limit = build.context(model)
         if limit and len(ids) >= limit:
             client.send({"id": ask.id, "error": f"the conversation has {len(ids)} tokens, the model takes {limit}"})

@@ -42,12 +42,14 @@ class BottleneckConfig(PeftConfig):
     features        numbers a token that a block's feed-forward part gives
     width           numbers a token in the middle
     target_modules  what the feed-forward part is called in a block
+    trainable_token_indices  rows of the embedding and the head that learn, too
     """
 
     features: int = 0
     width: int = 32
     target_modules: list[str] | None = None
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "trained whole beside the adapters"})
+    trainable_token_indices: dict[str, list[int]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,10 +24,10 @@ from transformers import (
 from engine import hardware
 from engine.errors import Exit, FtuiError
 from engine.models import adapter as trained_adapter
+from engine.models import added_tokens, shape, support
 from engine.models import facts as model_facts
-from engine.models import shape, support
 from engine.recipe import ALL, Model, Recipe, Settings
-from engine.worker import adapters, fused_lora
+from engine.worker import adapters, added_rows, fused_lora
 from engine.worker.galore import GaLore
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,12 +41,15 @@ def device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of `folder`; one without a padding token pads with its end token (padding has no loss)."""
+def tokenizer(folder: Path, trust_remote_code: bool = False, added: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
+    """The tokenizer of `folder`, with the words that the run makes tokens of; one without a padding token pads with its
+    end token (padding has no loss)."""
     with _code_refused(folder):
         loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if loaded.pad_token is None:
         loaded.pad_token = loaded.eos_token
+    if added:
+        added_tokens.add(loaded.backend_tokenizer, added)
     return loaded
 
 
@@ -77,6 +80,8 @@ def base_model(
             **options,
         )
     loaded.config.use_cache = True
+    if settings.added_tokens:
+        added_rows.grow(loaded, folder, settings.added_tokens)
     if packed:
         keep_unpacked(loaded)
         _let_go(loaded)
@@ -189,10 +194,12 @@ def optimizer(model: Any, settings: Settings) -> tuple[type[torch.optim.Optimize
 
 
 def freeze(model: Any, count: int) -> Any:
-    """`model` with its last `count` decoder layers trained, whole and in fp32, and everything else frozen."""
+    """`model` with its last `count` decoder layers trained, whole and in fp32, with the rows of added tokens, and everything
+    else frozen."""
     model.requires_grad_(False)
     for layer in [*layers(model)[-count:], *([model.score] if hasattr(model, "score") else [])]:
         layer.float().requires_grad_(True)
+    added_rows.train(model)
     return model
 
 

@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from engine import hardware
-from engine.worker import build, unpadded
+from engine.worker import added_rows, build, unpadded
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 # Of a logit: a merged matrix rounds otherwise than one with its adapter beside it (as for exports).
@@ -83,7 +83,8 @@ class Reader:
         """tuned  with what its adapter makes of the model. Raises AttributeError where the build is another."""
         core = build.core(model)
         body = core.base_model
-        self._embed, self._rotary, self._head = body.embed_tokens, body.rotary_emb, core.get_output_embeddings()
+        self._embed, self._head = added_rows.reading(core, tuned)
+        self._rotary = body.rotary_emb
         merge = tuned and _room(model)
         self._layers = [_Layer(layer, lambda one: _product(one, tuned, merge)) for layer in body.layers]
         self._norm = _norm(body.norm)

@@ -19,13 +19,14 @@ def right(check: Check, answer: str) -> bool:
     return any(expected.casefold() in folded for expected in check.expect)
 
 
-def ask(now: Session) -> dict[str, str] | None:
+def ask(now: Session, base: bool = False) -> dict[str, str] | None:
     """Question -> greedy answer, for every check of the recipe; the journal says how far it has come.
 
+    base  asked in the tokens that the base knew
     None when a stop was asked for meanwhile.
     """
     questions = [check.ask for check in (*now.recipe.checks.identity, *now.recipe.checks.general)]
-    answers = generate.answers(now.model, now.tokenizer, [now.ask(question) for question in questions])
+    answers = generate.answers(now.model, now.tokenizer, [now.ask(question, base) for question in questions])
     found: dict[str, str] = {}
     now.journal.write(Progress(what="questions", done=0, total=len(questions)))
     for question, answer in zip(questions, answers, strict=True):

@@ -98,7 +98,10 @@ def _allowed(now: Session, options: Options, result: Path, target: Path) -> Voca
     config = build.config(now.folder if settings.adapts else result, now.recipe.model, settings)
     gguf_file.refuse(config)
     chat = now.rows.prompt_text([Message("user", "Hello")]) if now.rows.has_template else None
-    words = vocabulary.read(now.tokenizer, config.vocab_size, chat, _ends(now))
+    size = config.vocab_size
+    if settings.added_tokens:  # for which there are rows, in the adapter or in the model that was grown
+        size = max(size, 1 + max(now.tokenizer.get_vocab().values()))
+    words = vocabulary.read(now.tokenizer, size, chat, _ends(now))
     vocabulary.check(words, now.tokenizer, [now.rows.prompt_text([Message("user", text)]) for text in _questions(now)])
     return words
 

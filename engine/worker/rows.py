@@ -115,7 +115,7 @@ def draw(recipe: Recipe, folder: Path, sides: Sides | None = None) -> Drawn:
     settings = recipe.settings
     most = sys.maxsize if recipe.stage == "pretraining" else settings.max_length  # texts are divided
     rows = data.load(recipe.data)
-    tokenizer = tokens.load(folder)
+    tokenizer = tokens.load(folder, settings.added_tokens)
     seen = rows.repeats(settings.seed)
     made = _counted(rows, tokenizer, seen) if sides is None else _rendered(rows, tokenizer, seen, sides)
     # The first label is never predicted, so it does not count.

@@ -52,26 +52,34 @@ class Session:
     @cached_property
     def tokenizer(self) -> Any:
         """The result's own tokenizer and template where there is a result: chat must use what training used."""
-        return build.tokenizer(self.run.result or self.folder, self.recipe.model.trust_remote_code)
+        return build.tokenizer(
+            self.run.result or self.folder, self.recipe.model.trust_remote_code, self.recipe.settings.added_tokens
+        )
 
     @cached_property
     def rows(self) -> RowTokenizer:
         """The same tokenizer and template as the rows were rendered with: one way to write a conversation."""
-        return row_tokenizer.load(self.run.result or self.folder)
+        return row_tokenizer.load(self.run.result or self.folder, self.recipe.settings.added_tokens)
 
-    def prompt(self, *messages: Message) -> list[int]:
-        """Ids of a conversation up to where the answer begins."""
-        return self.rows.prompt(messages)
+    @cached_property
+    def base_rows(self) -> RowTokenizer:
+        """The same as the base knew it, which has never seen a token that the run adds."""
+        return row_tokenizer.load(self.folder) if self.recipe.settings.added_tokens else self.rows
 
-    def ask(self, question: str) -> list[int]:
-        return self.prompt(Message("user", question))
+    def prompt(self, *messages: Message, base: bool = False) -> list[int]:
+        """Ids of a conversation up to where the answer begins, for the tuned model or the base."""
+        return (self.base_rows if base else self.rows).prompt(messages)
+
+    def ask(self, question: str, base: bool = False) -> list[int]:
+        return self.prompt(Message("user", question), base=base)
 
     def base_in_chat(self) -> Any:
         """The model as it was before: the adapter switched off (the caller's part), or a second copy of the base."""
         if self.recipe.settings.adapts:
             return self.model
         if self._original is None:
-            self._original = build.base_model(self.folder, self.recipe.model, self.recipe.settings).eval()
+            settings = msgspec.structs.replace(self.recipe.settings, added_tokens=())
+            self._original = build.base_model(self.folder, self.recipe.model, settings).eval()
         return self._original
 
 

@@ -79,13 +79,13 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
     if _stopped(now):
         return False
 
-    def say(step: int) -> None:
+    def say(step: int, base: bool = False) -> None:
         if stage.say is not None:
             asked, said = stage.say(now.model, now.tokenizer, rows)
             now.journal.write(Sample(step=step, prompt=asked, answer=said))
         elif recipe.probe and stage.speaks:
             now.journal.write(Progress(what="an answer to the probe", done=0, total=0))
-            (answer,) = generate.answers(now.model, now.tokenizer, [now.ask(recipe.probe)])
+            (answer,) = generate.answers(now.model, now.tokenizer, [now.ask(recipe.probe, base)])
             now.journal.write(Sample(step=step, prompt=recipe.probe, answer=answer))
 
     said_before = from_step > 0
@@ -96,7 +96,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         if not said_before:
             said_before = True
             with _as_it_was(now):
-                say(0)
+                say(0, base=recipe.adapter is None)
 
     def sample(step: int) -> None:
         say_before()
@@ -198,7 +198,7 @@ def _answers_before(now: Session) -> dict[str, str]:
     if known is None:
         now.enter("evaluating", "as it was before training")
         with _as_it_was(now):
-            known = evaluate.ask(now)
+            known = evaluate.ask(now, base=now.recipe.adapter is None)
         if known is not None:
             evaluate.keep_before(kept, known)
     return known or {}

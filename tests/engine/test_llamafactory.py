@@ -157,6 +157,7 @@ def test_data_sets_on_the_hub(tmp_path: Path) -> None:
         ({"stage": "dpo", "pref_beta": 0.2, "pref_loss": "sigmoid"}, {"beta": 0.2}),
         ({"rope_scaling": "yarn"}, {"rope": "yarn"}),
         ({"rope_scaling": "llama3"}, {"rope": "llama3"}),
+        ({"add_tokens": "<a>, <b>", "resize_vocab": True}, {"added_tokens": ("<a>", "<b>")}),
         ({"flash_attn": "fa2"}, {"attention": "flash_attention_2"}),
         ({"flash_attn": "disabled"}, {"attention": "eager"}),
         ({"lora_target": "all"}, {"targets": "all-linear"}),
@@ -199,7 +200,7 @@ def test_a_stage_that_the_rows_do_not_tell(tmp_path: Path, word: str, stage: str
         ("learning_rate", "fast", "learning_rate cannot be"),
         ("max_grad_norm", 0, "max_grad_norm cannot be"),
         ("freeze_trainable_layers", -2, "the last layers"),
-        ("packing", True, "rows are not packed"),
+        ("neat_packing", False, "no row of a pack sees another"),
         ("train_on_prompt", True, "only answers are trained"),
         ("use_badam", True, "no such setting"),
         ("deepspeed", "ds_z3.json", "on one GPU"),
@@ -218,7 +219,7 @@ def test_what_cannot_be_taken_says_why(tmp_path: Path, key: str, value: Any, rea
 def test_switches_that_are_off_say_what_holds_anyway(tmp_path: Path) -> None:
     got = of(tmp_path, packing=False, use_badam=False, train_on_prompt=False, bf16=False, neftune_noise_alpha=None)
     assert got.left == []
-    assert got.kept["packing"] == got.kept["use_badam"] == "as it is here"
+    assert got.kept["packing"] == "packing no" and got.kept["use_badam"] == "as it is here"
     assert "precision" not in got.choice.edits
 
 

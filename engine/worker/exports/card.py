@@ -38,6 +38,7 @@ _PIPELINES: dict[Shape, str] = {
     "seq2seq": "text2text-generation",
 }
 BROUGHT = "ftui_bottleneck.py"  # what an adapter comes with that peft does not know
+_NAMED = 20  # added tokens that are written out
 _NOT_RECIPE = ("save_every", "sample_every")  # how a run was watched, not how it was trained
 
 
@@ -162,6 +163,10 @@ def _use(recipe: Recipe, made: Made) -> Iterator[str]:
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))",
         "python",
     )
+    if words := recipe.settings.added_tokens:
+        named = ", ".join(map(_code, words[:_NAMED])) + (f" and {len(words) - _NAMED:,} more" if words[_NAMED:] else "")
+        rows = " The base has no rows for them, which the class above gives it." if made.kind == "adapter" else ""
+        yield f"Tokens of its own: {named}.{rows}"
     if made.kind == "adapter" and base_id(recipe) is None:
         yield f"The base model is {_code(base_name(recipe))}: give its folder as `base_model_name_or_path`."
 
@@ -224,9 +229,9 @@ def _recipe(recipe: Recipe, view: RunView) -> Iterator[str]:
     stage, settings = recipe.stage, recipe.settings
     counts = {*fields.few(stage, settings.method), *fields.expert(stage, settings.method, settings)}
     rows = [
-        (name, str(value))
+        (name, str(value) if name != "added_tokens" else f"{len(value)}")
         for name, value in values.items()
-        if value is not None and name not in _NOT_RECIPE and name in counts
+        if value not in (None, ()) and name not in _NOT_RECIPE and name in counts
     ]
     start = view.start
     if start and start.parameters:

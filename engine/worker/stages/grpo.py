@@ -8,6 +8,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from engine.recipe import Recipe
+from engine.worker import adapters, added_rows
 from engine.worker.stages import Stage
 from engine.worker.stages.prompts import Worth, prepare
 from engine.worker.trainer import Journalled
@@ -37,8 +38,11 @@ class Rewarded(_Before):
         rest.pop("eval_dataset")
         super().__init__(reward_funcs=[Worth(recipe, folder)], **rest)
         model: Any = self.model
-        if recipe.adapter is None and "ref" in getattr(model, "peft_config", {}):
-            model.delete_adapter("ref")  # a new adapter switched off is the reference
+        if "ref" in getattr(model, "peft_config", {}):
+            if recipe.adapter is None:
+                model.delete_adapter("ref")  # a new adapter switched off is the reference
+            else:
+                added_rows.mirror(model, adapters.NAME, "ref")
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.runs.events import Progress
+from engine.worker import adapters, added_rows
 from engine.worker.trainer import TELL_EVERY, Journalled
 
 if TYPE_CHECKING:
@@ -69,12 +70,15 @@ class Referred(_Journalled):
         train, held_out = rest["train_dataset"], rest["eval_dataset"]
         everything = len(train) + len(held_out or ())
         self._refer_done, self._told = 0, 0.0
+        copied = "ref" in getattr(model, "peft_config", {})  # TRL's copy of the adapter at the beginning
+        if copied:
+            added_rows.mirror(model, adapters.NAME, "ref")
         self.train_dataset = self._with_reference(train, everything)
         if held_out is not None:
             self.eval_dataset = self._with_reference(held_out, everything)
         self.precompute_ref_logps = True
-        if "ref" in getattr(model, "peft_config", {}):
-            model.delete_adapter("ref")  # TRL's copy of the adapter at the beginning
+        if copied:
+            model.delete_adapter("ref")
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset  # the rows are tokens already

@@ -38,7 +38,7 @@ def prepare(recipe: Recipe, folder: Path) -> Prepared:
     """
     from datasets import Dataset
 
-    rows, tokenizer, settings = data.load(recipe.data), tokens.load(folder), recipe.settings
+    rows, tokenizer, settings = data.load(recipe.data), tokens.load(folder, recipe.settings.added_tokens), recipe.settings
     prompts: list[list[int]] = []
     answers: list[str] = []
     left_out = 0

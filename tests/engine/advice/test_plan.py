@@ -83,7 +83,7 @@ def everything() -> list[Facts]:
 # Fields that only some stages have, and those that the data or the machine decides alone.
 NONE_ELSE = (
     *("micro_batch", "max_length", "rope", "beta", "loss"),
-    *("generations", "answer_length", "temperature", "eval_fraction", "init", "neftune", "packing"),
+    *("generations", "answer_length", "temperature", "eval_fraction", "init", "neftune", "added_tokens", "packing"),
 )
 
 

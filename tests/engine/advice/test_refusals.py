@@ -329,6 +329,25 @@ TABLE = [
         {"max_length": 9000, "rope": "yarn"},
         {"max_length": 8192},
     ),
+    Refused(
+        "added_tokens are for models that go on with a text, and this one fills gaps: leave them out",
+        facts(model=MASKED, stage="pretraining"),
+        {"added_tokens": ("<a>",)},
+        {"added_tokens": ()},
+    ),
+    Refused(
+        "ia3 tuning leaves the embedding as it is, so that added_tokens would never learn: take method lora or full",
+        facts(),
+        {"method": "ia3", "added_tokens": ("<a>",)},
+        {"method": "lora"},
+    ),
+    Refused(
+        "freeze tuning with added_tokens leaves the rows of all other tokens as they are, which weight_decay would shrink: "
+        "take weight_decay 0",
+        facts(),
+        {"method": "freeze", "added_tokens": ("<a>",), "weight_decay": 0.1},
+        {"weight_decay": 0.0},
+    ),
     Refused("the model's folder holds no tokenizer: get tokenizer.json", facts(model=like(has_tokenizer=False))),
     # packs
     *(

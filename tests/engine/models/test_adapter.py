@@ -14,7 +14,15 @@ from engine.recipe import Method
 from tests.engine.settings import settings
 
 LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"]}
-SHAPE = {"rank": 4, "alpha": 12, "targets": "attention", "rslora": False, "dora": False, "init": "default"}
+SHAPE: dict[str, Any] = {
+    "rank": 4,
+    "alpha": 12,
+    "targets": "attention",
+    "rslora": False,
+    "dora": False,
+    "init": "default",
+    "added_tokens": (),
+}
 
 
 def folder(path: Path, config: dict[str, Any]) -> Path:
@@ -32,11 +40,20 @@ def folder(path: Path, config: dict[str, Any]) -> Path:
         ({"peft_type": "IA3"}, {"method": "ia3"}),
         ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 7}, {"method": "prompt", "virtual_tokens": 7}),
         ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 7}, {"method": "prefix", "virtual_tokens": 7}),
-        ({"peft_type": "BOTTLENECK", "width": 9}, {"method": "bottleneck", "rank": 9}),
+        ({"peft_type": "BOTTLENECK", "width": 9}, {"method": "bottleneck", "rank": 9, "added_tokens": ()}),
     ],
 )
 def test_its_shape_is_read(tmp_path: Path, config: dict[str, Any], shape: dict[str, Any]) -> None:
     assert adapter.read(folder(tmp_path, config)) == shape
+
+
+def test_the_tokens_that_it_added_are_read_from_the_tokenizer_beside_it(tmp_path: Path) -> None:
+    at = folder(tmp_path, {**LORA, "trainable_token_indices": {"embed_tokens": [8, 7], "lm_head": [8, 7]}})
+    with pytest.raises(FtuiError, match="cannot be read"):
+        adapter.read(at)
+    words = [{"id": 3, "content": "<s>"}, {"id": 8, "content": "<b>"}, {"id": 7, "content": "<a>"}]
+    (at / "tokenizer.json").write_text(json.dumps({"added_tokens": words}))
+    assert adapter.read(at) == {**SHAPE, "added_tokens": ("<a>", "<b>")}
 
 
 def test_one_that_cannot_be_read(tmp_path: Path) -> None:
@@ -51,7 +68,7 @@ def test_one_that_cannot_be_read(tmp_path: Path) -> None:
         ({"rank": 8, "alpha": 16, "dora": True}, {**SHAPE, "method": "lora", "rank": 8, "alpha": 16, "dora": True}),
         ({"method": "ia3"}, {"method": "ia3"}),
         ({"method": "prefix", "virtual_tokens": 7}, {"method": "prefix", "virtual_tokens": 7}),
-        ({"method": "bottleneck", "rank": 9}, {"method": "bottleneck", "rank": 9}),
+        ({"method": "bottleneck", "rank": 9}, {"method": "bottleneck", "rank": 9, "added_tokens": ()}),
         # What PiSSA began is an ordinary LoRA of twice the rank.
         ({"init": "pissa", "rslora": True}, {**SHAPE, "method": "lora", "rank": 16, "alpha": 16}),
     ],

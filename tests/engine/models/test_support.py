@@ -57,6 +57,12 @@ def test_refused_with_a_way_out(
         ({"method": "prompt", "max_length": 8180}, "sft", "8180 tokens and 20 virtual ones are more than the 8192"),
         ({"neftune": 5.0}, "rloo", "neftune's noise would spoil: leave it out"),
         ({"neftune": 5.0, "method": "prompt"}, "sft", "not with the tokens that prompt tuning learns: leave it out"),
+        ({"added_tokens": ("<a>",), "method": "ia3"}, "sft", "would never learn: take method lora or full"),
+        ({"added_tokens": ("<a>", "")}, "sft", "holds a word without a letter: leave it out"),
+        ({"added_tokens": ("a\x1b[2J",)}, "sft", "holds 'a\\x1b[2J': white space around a word and characters"),
+        ({"added_tokens": ("<a> ",)}, "sft", "white space around a word"),
+        ({"added_tokens": ("a" * 101,)}, "sft", "a text of 101 characters: a token has 100 at most, shorten it"),
+        ({"added_tokens": ("<a>",), "method": "freeze", "weight_decay": 0.1}, "sft", "shrink: take weight_decay 0"),
     ],
 )
 def test_what_does_not_go_together(changes: dict[str, Any], stage: Stage, words: str) -> None:
