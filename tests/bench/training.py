@@ -3,6 +3,7 @@
     python -m tests.bench.training                                   identity: the preset's own rows
     python -m tests.bench.training identity alpaca dialogsum dpo --data FOLDER
     python -m tests.bench.training --llamafactory ENVIRONMENT/bin/python
+    python -m tests.bench.training identity --shape 8b               random weights of a real shape, for a card
 
 The same starter model, rows, adapter, batch, rate, seed and precision for all; FOLDER holds alpaca_en_demo.json,
 dialogsum.dev.jsonl and dpo_en_demo.json, of which the first `--rows` are taken. Seconds are from the start of the first
@@ -31,11 +32,13 @@ import msgspec
 from msgspec import Struct
 
 from engine import draft
+from engine.models import starter
 from engine.recipe import Recipe
 from engine.runs import status
 from engine.runs.directory import RunDir
 from engine.runs.events import ENDED, Progress, Step
 from engine.runs.journal import Reader
+from tests.bench.shapes import SHAPES, build
 
 ROOT = Path(__file__).parents[2]
 # What a workload is, beside its rows: file, settings, and templates where columns need them.
@@ -51,7 +54,6 @@ WORKLOADS: dict[str, dict[str, Any]] = {
     "dpo": {"file": "dpo_en_demo.json", "stage": "dpo", "edits": {"max_length": 512}},
 }
 SAME = {
-    "method": "lora",
     "rank": 8,
     "alpha": 8,
     "dropout": 0.0,
@@ -73,7 +75,7 @@ import sys, time, json, resource, torch
 from pathlib import Path
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 from engine import recipe as recipes
 from engine.data import dataset
 from engine.worker import rows
@@ -87,7 +89,10 @@ shared = dict(output_dir=sys.argv[3], num_train_epochs=s.epochs, per_device_trai
     bf16=s.precision == "bf16", use_cpu=not torch.cuda.is_available(), seed=s.seed, gradient_checkpointing=False,
     logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, max_length=s.max_length, optim="adamw_torch_fused",
     max_grad_norm=s.max_grad_norm, weight_decay=0.0)
-common = dict(model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+number = torch.bfloat16 if s.precision == "bf16" else torch.float32
+packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=number) if s.method == "qlora" else None
+common = dict(model=AutoModelForCausalLM.from_pretrained(folder, dtype=number, quantization_config=packed),
     processing_class=AutoTokenizer.from_pretrained(folder), callbacks=[clock],
     peft_config=LoraConfig(r=s.rank, lora_alpha=s.alpha, lora_dropout=s.dropout, target_modules="all-linear",
         task_type="CAUSAL_LM"))
@@ -104,7 +109,8 @@ else:
 trainer.train()
 steps = [e for e in trainer.state.log_history if "loss" in e]
 print(json.dumps({"seconds": clock.seconds, "steps": len(steps), "first": steps[0]["loss"], "last": steps[-1]["loss"],
-    "norm": min(e["grad_norm"] for e in steps), "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    "norm": min(e["grad_norm"] for e in steps), "memory": torch.cuda.max_memory_reserved() if torch.cuda.is_available()
+    else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """
 
 
@@ -125,6 +131,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="the folder of the rows (identity brings its own)")
     parser.add_argument("--rows", type=int, default=64, help="of each file")
     parser.add_argument("--llamafactory", help="the Python of an environment that has LLaMA-Factory")
+    parser.add_argument(
+        "--shape", choices=SHAPES, help="a model of this shape with random weights, not the starter model"
+    )
+    parser.add_argument("--method", choices=("lora", "qlora"), default="lora", help="qlora is for a card")
     parser.add_argument("--padded", action="store_true", help="ftui without its levers, too")
     args = parser.parse_args()
     if unknown := [name for name in args.workloads if name not in WORKLOADS]:
@@ -176,9 +186,10 @@ def choice(name: str, args: argparse.Namespace, scratch: Path) -> draft.Choice:
         path = scratch / "rows.json"
         path.write_text(json.dumps(rows[: args.rows]))
     given = {key: kind[key] for key in ("preset", "prompt", "completion", "stage") if key in kind}
-    return draft.Choice(
-        data=None if path is None else str(path), name=f"speed-{name}", edits={**SAME, **kind.get("edits", {})}, **given
-    )
+    if args.shape:
+        given["model"] = str(build(args.shape, starter.folder(), scratch / args.shape))
+    edits = {**SAME, **kind.get("edits", {}), "method": args.method}
+    return draft.Choice(data=None if path is None else str(path), name=f"speed-{name}", edits=edits, **given)
 
 
 def ours(made: draft.Draft) -> tuple[RunDir, Found]:
@@ -275,11 +286,12 @@ def llamafactory(python: str, recipe: Recipe, folder: Path, scratch: Path) -> Fo
 
 
 def products() -> float:
-    """FLOP/s of a large product in fp32 with the threads that training has, measured in a process of its own."""
+    """FLOP/s of a large product, in fp32 with the threads that training has or in bf16 on a card, in a process of its own."""
     code = (
-        "import time, torch; a = torch.randn(1024, 1536); b = torch.randn(1536, 1536); best = 9e9\n"
-        "for _ in range(20):\n t = time.perf_counter(); a @ b; best = min(best, time.perf_counter() - t)\n"
-        "print(2 * 1024 * 1536 * 1536 / best)"
+        "import time, torch; gpu = torch.cuda.is_available(); best = 9e9; n = 8192 if gpu else 1280\n"
+        "a, b = (torch.randn(n, n, device='cuda' if gpu else 'cpu', dtype=torch.bfloat16 if gpu else None) for _ in 'ab')\n"
+        "for _ in range(20):\n t = time.perf_counter(); c = (a @ b)[0, 0].item(); best = min(best, time.perf_counter() - t)\n"
+        "print(2 * n**3 / best)"
     )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
