@@ -197,7 +197,7 @@ def _values() -> dict[str, list[str]]:
             found[name] = ["true", "false"]
         elif typing.get_origin(kind) is typing.Literal:
             found[name] = [str(value) for value in typing.get_args(kind)]
-    return {**found, "lora_plus": ["16"], "neftune": ["5"], "added_tokens": ["Congyu,<tool>"]}
+    return {**found, "lora_plus": ["16"], "neftune": ["5"], "added_tokens": ["Congyu"]}
 
 
 VALUES = _values()

@@ -38,7 +38,8 @@ def prepare(recipe: Recipe, folder: Path) -> Prepared:
     """
     from datasets import Dataset
 
-    rows, tokenizer, settings = data.load(recipe.data), tokens.load(folder, recipe.settings.added_tokens), recipe.settings
+    rows, settings = data.load(recipe.data), recipe.settings
+    tokenizer = tokens.load(folder, settings.added_tokens)
     prompts: list[list[int]] = []
     answers: list[str] = []
     left_out = 0
