@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from engine.draft import Choice
 from tests.tui.hostile import HOSTILE, check_screen
 from tests.tui.stage import seen, until
+from tui import inspection
 from tui.app import FtuiApp
 from tui.widgets.histogram import Histogram
 from tui.widgets.preview import MaskedPreview
@@ -258,6 +260,31 @@ async def test_tokens_and_the_place_of_the_cut_are_shown_on_demand(tiny_starter:
         await pilot.press("o")
         assert "▏<|im_start|>" in seen(pilot)
         assert f"cut here: {total[0] - 40} tokens more" in seen(pilot)
+
+
+async def test_tokens_of_a_long_row_are_told_apart_without_holding_up_the_keys(
+    tiny_starter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, begun, real = Event(), Event(), inspection.sides
+
+    def sides(draft: Any, example: Any, tokens: bool, answer: bool) -> Any:
+        if tokens:
+            begun.set()
+            assert may_end.wait(60), "the screen waits for it"
+        return real(draft, example, tokens, answer)
+
+    rows = plain(40)
+    rows[-1] = dict(zip(rows[0], ("Say it.", "well " * 15_000), strict=False))
+    async with FtuiApp().run_test(size=(120, 40)) as pilot:
+        await opened(pilot, data=write("rows.jsonl", rows))
+        await pilot.press("b")  # to the last row
+        await until(pilot, lambda: "Say it." in seen(pilot))
+        monkeypatch.setattr(inspection, "sides", sides)
+        await pilot.press("o")
+        await until(pilot, begun.is_set)
+        assert "telling its tokens apart" in seen(pilot)
+        may_end.set()
+        await until(pilot, lambda: "▏<|im_start|>" in seen(pilot))
 
 
 @SIZES

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
+import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -15,10 +16,13 @@ from engine.errors import FtuiError
 from engine.text import safe
 from tui import inspection
 from tui.inspection import Walk
-from tui.widgets.preview import MaskedPreview
+from tui.widgets.preview import MaskedPreview, Side
 
 if TYPE_CHECKING:
     from engine.draft import Draft
+    from tui.frame import Frame
+
+LONG = 60_000  # bytes of a row whose tokens are told apart in a thread: keys must not wait for it
 
 
 class RowPreview(MaskedPreview):
@@ -66,12 +70,24 @@ class Reading(Vertical):
             return
         example = examples[self._index]
         self.query_one(".row", Static).update(inspection.row_words(draft, self._index, example, self.walk))
-        try:
-            sides = inspection.sides(draft, example, self.tokens, self.answer)
-        except FtuiError as error:
-            sides = [("", [(safe(error.cause), "cut")])]
-        self.query_one(MaskedPreview).show(sides, stay=self._shown[:2] == now[:2])
+        stay = self._shown[:2] == now[:2]
         self._shown = now
+
+        def sides(tokens: bool = self.tokens, answer: bool = self.answer) -> list[Side]:
+            try:
+                return inspection.sides(draft, example, tokens, answer)
+            except FtuiError as error:
+                return [("", [(safe(error.cause), "cut")])]
+
+        def draw(found: list[Side]) -> None:
+            if self._shown == now:  # and not yet on the way to another row
+                self.query_one(MaskedPreview).show(found, stay=stay)
+
+        if self.tokens and len(msgspec.json.encode(example)) > LONG:
+            self.query_one(MaskedPreview).show([("", [("telling its tokens apart …", "boundary")])])
+            cast("Frame", self.screen).in_thread(sides, draw, group="text", exclusive=True)
+        else:
+            draw(sides())
 
     def step(self, by: int) -> None:
         """The next row, of all or of the walk."""
