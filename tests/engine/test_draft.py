@@ -310,3 +310,23 @@ def test_a_reward_model_from_an_adapter(tiny_model: Path, tmp_path: Path, adapte
     assert drafts.refusals(make(tiny_model, data=str(path), stage="reward", adapter=str(adapter))) == [
         "a reward model cannot start from an adapter: leave its adapter out: it begins from the base"
     ]
+
+
+def test_rows_are_counted_with_the_tokens_that_an_edit_adds(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "added.jsonl"
+    path.write_text('{"prompt": "Is it <tool> even?", "completion": "<yes>"}\n' * 12)
+    plain = drafts.make(Choice(model=str(tiny_model), data=str(path)))
+    edited = drafts.replan(plain, {"added_tokens": "<yes>,<tool>,<yes>,<|im_end|>,<never>"})
+    assert edited.lengths.max < plain.lengths.max and edited.advice_facts.max == edited.lengths.max
+    assert edited.recipe.settings.added_tokens == ("<yes>", "<tool>", "<yes>", "<|im_end|>", "<never>")
+    said = " | ".join(edited.plan.warnings)
+    assert "<|im_end|> is a token already: nothing is added for it" in said and "<never> stands in no row" in said
+    own = [text for text, _, _ in edited.tokenizer.split(edited.tokenizer.render(edited.dataset.examples[0]))]
+    assert own.count("<yes>") == own.count("<tool>") == 1
+    model, before = edited.advice_facts.model, plain.advice_facts.model
+    assert model is not None and before is not None
+    assert (model.added, model.parameters - before.parameters) == (3, 3 * 64)  # tied
+    again = drafts.replan(edited, {})
+    assert again.lengths.max == plain.lengths.max and again.advice_facts.model == before
+    with pytest.raises(FtuiError, match="writes Ġ for a piece of text that is another"):
+        drafts.replan(plain, {"added_tokens": "Ġ"})
