@@ -10,7 +10,9 @@ from msgspec import Struct
 from rich.cells import cell_len
 from textual.content import Content
 
+from engine.advice import epoch
 from engine.advice.kinds import gigabytes
+from engine.data import packs
 from engine.text import safe, shorten
 from tui.frame import BAD, FAINT, FOCUS, GOOD, WARN
 from tui.widgets.preview import Segment, Side, from_answer, of_pieces, of_tokens
@@ -124,7 +126,11 @@ def costs(draft: Draft) -> Costs:
     settings, counted = draft.plan.settings, draft.lengths
     cut = counted.at(settings.max_length)
     rows, ends, untrained = cut.rows_cut, cut.lose_end, cut.untrained
-    if rows:
+    if rows and draft.advice_facts.divided:
+        made = epoch.parts(draft.advice_facts, settings.max_length)
+        divided = f"{plural(rows, 'text')} divided, {made:,} parts in all"
+        words, untrained = (divided, f"{rows:,} divided, {made:,} parts", f"nothing: {made:,} parts"), 0
+    elif rows:
         who = "all" if ends == rows > 1 else f"{ends:,}"
         long = [plural(rows, "row") + " cut", f"{who} {'loses its' if ends == 1 else 'lose their'} end token"]
         brief = [f"{rows:,} cut", f"{who} {'loses' if ends == 1 else 'lose'} the end token"]
@@ -136,14 +142,14 @@ def costs(draft: Draft) -> Costs:
         words = ", ".join([*long, lost]), ", ".join([*brief, lost]), f"{plural(rows, 'row')}, {long[1]}"
     else:
         words = "nothing is cut", "nothing is cut", "nothing"
-    trained = f"{percent(cut.trained_lost_fraction)} lost"
+    trained = "0 % lost" if draft.advice_facts.divided else f"{percent(cut.trained_lost_fraction)} lost"
     if untrained:
         trained += f", all of it in {plural(untrained, 'row')}"
     memory, budget = draft.plan.memory, draft.advice_facts.hardware.budget
     return Costs(
         cut=words[0],
         brief=words[1],
-        short=plural(rows, "row") + " cut" if rows else "nothing is cut",
+        short=words[1] if draft.advice_facts.divided else plural(rows, "row") + " cut" if rows else "nothing is cut",
         ends=words[2],
         trained=trained,
         padding=f"{percent(cut.padding_fraction(settings.micro_batch))} at batch {settings.micro_batch}",
@@ -218,7 +224,11 @@ def row_words(draft: Draft, index: int, example: Example, walk: Walk | None) -> 
     if len(counted.total) == total:
         whole, trained = counted.total[index], counted.completion[index]
         lost = whole - draft.plan.settings.max_length
-        if lost > 0:  # what is lost matters more than how much is trained
+        if lost > 0 and draft.advice_facts.divided:
+            around = draft.advice_facts.around
+            many = len(packs.parts(whole - around, draft.plan.settings.max_length - around))
+            parts.append((f"   {whole:,} tokens in {many:,} parts", FAINT))
+        elif lost > 0:  # what is lost matters more than how much is trained
             parts += [(f"   {whole:,} tokens", FAINT), (f"   ✂ {lost:,} cut off", WARN)]
         else:
             bold = " (bold)" if len(parts) == 2 and walk is None else ""
@@ -229,7 +239,7 @@ def row_words(draft: Draft, index: int, example: Example, walk: Walk | None) -> 
 def sides(draft: Draft, example: Example, tokens: bool, answer: bool) -> list[Side]:
     """The text of a row for the preview; both sides of a preference pair.
 
-    tokens  each token is told from the next, and what the cutoff takes away from the rest
+    tokens  each token is told from the next, and what the cutoff takes away from the rest; of a text, where its parts begin
     answer  from the first answer on
     """
     from engine.data import preview
@@ -240,7 +250,8 @@ def sides(draft: Draft, example: Example, tokens: bool, answer: bool) -> list[Si
     if tokens:
         cutoff = draft.plan.settings.max_length
         apart = preview.token_sides(example, draft.tokenizer)
-        return [shown(title, of_tokens(side, cutoff)) for title, side in apart]
+        divided = draft.advice_facts.divided
+        return [shown(title, of_tokens(side, cutoff, divided=divided)) for title, side in apart]
     whole = preview.sides(example, draft.tokenizer)
     return [shown(title, of_pieces(side)) for title, side in whole]
 
@@ -301,8 +312,9 @@ def findings_at(draft: Draft, cutoff: int) -> list[Finding]:
     """The findings of a draft with those about being cut as they are at this cutoff, and what was noted while reading."""
     from engine.data.findings import Finding, tokens
 
-    others = [found for found in draft.findings if found.kind != "cut"]
-    cut = [found for found in tokens.find(draft.lengths, cutoff, None) if found.kind == "cut"]
+    kinds, divided = ("cut", "divided"), draft.advice_facts.divided
+    others = [found for found in draft.findings if found.kind not in kinds]
+    cut = [found for found in tokens.find(draft.lengths, cutoff, None, divided) if found.kind in kinds]
     notes = [Finding("mapping", "note", note) for shape in draft.dataset.shapes for note in shape.notes]
     notes += [Finding("reading", "note", note) for note in draft.dataset.notes]
     return sorted([*others, *cut, *notes], key=lambda found: list(LEVELS).index(found.level))

@@ -146,6 +146,9 @@ PACKING_TEXT = Number(True, FACTORY, "texts fill up what a micro-batch holds")
 PACKING_ROWS = Number(True, TRL_DOCS, "many short rows", "medium")
 PACK_FROM, PACK_EACH = 5000, 4
 
+# Of texts, which are divided: longer parts cost memory and time, and lose nothing where they are shorter.
+TEXT_LENGTH = Number(2048, FACTORY, "longer texts are divided, none is cut", "medium")
+
 EVALUATE_FROM = 500
 EVALUATE_RATED_FROM = 200  # a tenth are 20: fewer say little
 EVAL_FRACTION = Number(0.1, TUTORIAL, "rows held out show if it generalises")

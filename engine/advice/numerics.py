@@ -16,6 +16,7 @@ from engine.advice.numbers import (
     PACKING_ROWS,
     PACKING_TEXT,
     RULE,
+    TEXT_LENGTH,
     TRL,
     TUTORIAL,
     WALKTHROUGH,
@@ -27,7 +28,8 @@ _LENGTH_STEP = 64
 
 
 def max_length(facts: Facts, values: Values) -> Advice:
-    """p99 rounded up to 64 tokens, capped by the model's context. From the distribution: vendor guide.
+    """p99 rounded up to 64 tokens, capped by the model's context. From the distribution: vendor guide. Of texts, which are
+    divided, 2048 at most: LLaMA-Factory.
 
     Rows are counted whole, system prompt and answer included, with the model's tokenizer after its template; of a pair
     the longer side counts (vendor guide).
@@ -35,11 +37,19 @@ def max_length(facts: Facts, values: Values) -> Advice:
     context = facts.model.context if facts.model else None
     if context is not None:
         context = max(8, context - (values["answer_length"] or 0))  # answers follow the prompts
-    wanted = _rounded(facts.p99)
+    wanted, divides = _rounded(facts.p99), "divides" if facts.divided else "cuts"
     chosen = min(wanted, context or wanted)
+    if facts.divided and chosen > TEXT_LENGTH.value:
+        others = [
+            Alternative(TEXT_LENGTH.value // 2, "shorter parts: less memory and time, less that a part looks back on"),
+            Alternative(chosen, "longer parts: each looks back on more, memory and time grow"),
+        ]
+        return Advice(
+            "max_length", TEXT_LENGTH.value, TEXT_LENGTH.reason, TEXT_LENGTH.source, TEXT_LENGTH.confidence, others
+        )
     others = [
-        Alternative(_rounded(facts.max), "cuts no row; takes more memory for the longest ones"),
-        Alternative(_rounded(facts.p95), "cuts up to 5 % of the rows; takes less memory"),
+        Alternative(_rounded(facts.max), f"{divides} no row; takes more memory for the longest ones"),
+        Alternative(_rounded(facts.p95), f"{divides} up to 5 % of the rows; takes less memory"),
     ]
     if context is not None:
         others.append(Alternative(context, "the model's own limit (Phi-2 QLoRA tutorial, which drops longer rows)"))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.advice import epoch
 from engine.cli import data, show
 from engine.text import safe, shorten, size
 
@@ -108,12 +109,15 @@ def _lengths(counted: Lengths, of: Of, log: bool, cutoff: int | None) -> None:
 
 def _cutoff(seen: Seen, cutoff: int) -> None:
     """What keeping so many tokens costs, and what the plan needs then."""
-    cut = seen.lengths.at(cutoff)
+    cut, divided = seen.lengths.at(cutoff), seen.dataset.stage == "pretraining"
     lost = f"{_percent(cut.trained_lost_fraction)} of trained tokens lost"
     lines = [
         f"{cut.rows_cut:,} rows cut, {cut.lose_end:,} lose their end token, {lost}" if cut.rows_cut else "no row is cut"
     ]
-    if cut.untrained:
+    if divided and cut.rows_cut and seen.facts is not None:
+        texts = "1 text" if cut.rows_cut == 1 else f"{cut.rows_cut:,} texts"
+        lines = [f"{texts} divided, {epoch.parts(seen.facts, cutoff):,} parts in all: nothing is lost"]
+    elif cut.untrained:
         rows = "1 row" if cut.untrained == 1 else f"{cut.untrained:,} rows"
         lines.append(f"{rows} with nothing left to train")
     if seen.micro_batch > 1:

@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from engine.data import packs
 from engine.text import safe
 
 Piece = tuple[str, bool]  # text, has a loss?
@@ -40,12 +41,17 @@ def of_pieces(pieces: Sequence[Piece]) -> list[Segment]:
     return [(text, role) for text, role in found if text]
 
 
-def of_tokens(tokens: Sequence[Token], cutoff: int | None = None, *, boundaries: bool = True) -> list[Segment]:
+def of_tokens(
+    tokens: Sequence[Token], cutoff: int | None = None, *, boundaries: bool = True, divided: bool = False
+) -> list[Segment]:
     """Tokens as safe text with roles.
 
     cutoff      what stands at this token and later is drawn as cut off, with a line of words where it begins
     boundaries  a thin mark before each token
+    divided     nothing is cut off: where each part begins, a line says so
     """
+    if divided and cutoff is not None and len(tokens) > cutoff:
+        return _in_parts(tokens[:MOST_TOKENS], cutoff, boundaries, len(tokens[MOST_TOKENS:]))
     kept = tokens if cutoff is None else tokens[:cutoff]
     kept, unseen = kept[:MOST_TOKENS], len(kept[MOST_TOKENS:])
     found: list[Segment] = []
@@ -61,6 +67,15 @@ def of_tokens(tokens: Sequence[Token], cutoff: int | None = None, *, boundaries:
         found.append((f"\n┄┄┄┄ cut here: {len(lost):,} tokens more\n", "mark"))
         found.append((_shown("".join(text for text, _, _ in lost[:MOST_TOKENS])), "cut"))
     return found
+
+
+def _in_parts(tokens: Sequence[Token], most: int, boundaries: bool, unseen: int) -> list[Segment]:
+    found: list[Segment] = []
+    for number, (begin, end) in enumerate(packs.parts(len(tokens), most), 1):
+        if number > 1:
+            found.append((f"\n┄┄┄┄ part {number:,}\n", "mark"))
+        found += of_tokens(tokens[begin:end], boundaries=boundaries)
+    return [*found, (f"\n⋯ and {unseen:,} tokens more", "mark")] if unseen else found
 
 
 def from_answer(segments: Sequence[Segment], lines: int = 2) -> list[Segment]:

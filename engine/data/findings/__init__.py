@@ -104,7 +104,7 @@ def find(
         found += repeats.overlap(held_out, alike.of)
     found += _columns(dataset)
     if lengths is not None:
-        found += tokens.find(lengths, cutoff, context)
+        found += tokens.find(lengths, cutoff, context, dataset.stage == "pretraining")
     return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
 
 

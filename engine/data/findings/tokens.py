@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from engine.data.lengths import Lengths
 
 
-def find(lengths: Lengths, cutoff: int | None, context: int | None) -> list[Finding]:
-    """Those about cutting need a `cutoff`, those about the model's own limit its `context`, both in tokens."""
+def find(lengths: Lengths, cutoff: int | None, context: int | None, divided: bool = False) -> list[Finding]:
+    """Those about cutting need a `cutoff`, those about the model's own limit its `context`, both in tokens.
+
+    divided  rows are texts, which are divided where others are cut
+    """
     found = [
         *Marked(lengths.endless).finding(
             "endless",
@@ -43,12 +46,15 @@ def find(lengths: Lengths, cutoff: int | None, context: int | None) -> list[Find
             "compare the preview with the prompt in Chat; a model without a train of thought avoids it",
         ),
     ]
-    if context is not None:
+    if divided and cutoff is not None:
+        what = f"divided into parts of {cutoff:,} tokens: nothing of them is lost"
+        found += _over(lengths, lengths.total, cutoff).finding("divided", "note", ("is", "are"), what)
+    if context is not None and not divided:
         what = f"longer than the {context:,} tokens that the model can read"
         fix = "leave them out, or choose a model with more context; else they are cut"
         beyond = _over(lengths, lengths.total, context)
         found += beyond.finding("beyond-context", "warning", ("is", "are"), what, fix, "drop-too-long")
-    if cutoff is not None:
+    if cutoff is not None and not divided:
         what = f"end token when cut at {cutoff:,} tokens"
         fix = f"{lengths.max:,} tokens hold every row whole (--length {lengths.max}); or leave these rows out"
         lost = _over(lengths, lengths.ends, cutoff)

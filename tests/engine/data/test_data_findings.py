@@ -307,3 +307,11 @@ def test_what_is_in_real_data_and_nothing_else(shared_data: Path, file: str, exp
     """Each was looked at by eye: none is a false alarm."""
     found = findings.find(dataset.load(Data(source=str(shared_data / file)), strict=False))
     assert {finding.kind: finding.count for finding in found} == expected
+
+
+def test_texts_are_divided_and_not_cut(tmp_path: Path, tiny_model: Path) -> None:
+    rows = [{"text": "Hello, how can I help? " * times} for times in (1, 40, 60)]
+    found = look(tmp_path, rows, tiny_model, cutoff=64)
+    assert {"cut", "beyond-context"}.isdisjoint(found)
+    assert found["divided"].message == "2 rows are divided into parts of 64 tokens: nothing of them is lost"
+    assert list(found["divided"].rows) == [2, 3] and found["divided"].level == "note"

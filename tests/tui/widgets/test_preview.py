@@ -142,3 +142,11 @@ async def test_foreign_text_is_shown_as_it_is(title: str) -> None:
         await pilot.pause()
         assert "␛[31mred" in app.seen()
         check_screen(pilot)
+
+
+def test_a_divided_text_shows_where_its_parts_begin() -> None:
+    tokens = [(f"{at} ", True, False) for at in range(20)]
+    shown = of_tokens(tokens, 8, boundaries=False, divided=True)
+    assert [text for text, role in shown if role == "mark"] == ["\n┄┄┄┄ part 2\n", "\n┄┄┄┄ part 3\n"]
+    assert "".join(text for text, role in shown if role == "trained") == "".join(text for text, _, _ in tokens)
+    assert of_tokens(tokens[:8], 8, divided=True) == of_tokens(tokens[:8], 8)
