@@ -47,7 +47,7 @@ _PROCESS = 590_000_000
 # that is a product of its own or none; 0.3 to 0.7 where peft's LoRA computes every output in three parts, whose holes stay
 # even where checkpointing keeps only a layer's input. Elsewhere the next layer fills those of the one before.
 _MAPPED_APART = 32 * 1024**2
-_HOLES, _HOLES_OF_ADAPTERS = 0.25, 0.35
+_HOLES, _HOLES_OF_PARTS = 0.25, 0.35
 
 _CONTEXT = GIB  # CUDA's context and its libraries' workspaces
 _SLACK = 0.10  # what the caching allocator of a GPU cannot use
@@ -243,7 +243,7 @@ def _activations(
     between = (4 if settings.method in ALL else _number(settings)) * facts.hidden  # from layer to layer
     heap = [size for size in each if tokens * size < _MAPPED_APART]
     held, small = layers * sum(each), layers * sum(heap)
-    holes = _HOLES_OF_ADAPTERS * small
+    holes = _HOLES_OF_PARTS * small
     if settings.gradient_checkpointing:
         held, small = layers * between + sum(each), layers * between + sum(heap)
     if settings.method not in LOW_RANK or kept.in_one_step(settings):
