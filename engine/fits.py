@@ -14,7 +14,6 @@ from engine.models import memory
 from engine.models.memory import Memory
 from engine.recipe import Method, Settings
 
-# Every method, QLoRA once for each width; first those that change the model itself, then adapters by what they take.
 # Every method and the bits that it packs the base into; first those that change the model itself, then adapters.
 _METHODS: tuple[tuple[Method, int], ...] = (
     ("full", 0),

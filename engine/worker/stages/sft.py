@@ -57,9 +57,8 @@ def prepare(recipe: Recipe, folder: Path) -> Prepared:
     if settings.packing:
         train = rows.as_packs(split.train, settings.max_length)
         if len(split.held_out):
-            held_out = rows.as_packs(
-                split.held_out, None
-            )  # row by row, so that the loss is that of a run without packs
+            # Row by row, so that the loss is that of a run without packs.
+            held_out = rows.as_packs(split.held_out, None)
     else:
         train = rows.as_dataset(split.train)
         if len(split.held_out):

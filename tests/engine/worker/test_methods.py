@@ -80,7 +80,9 @@ def test_freeze_trains_the_last_layers_and_leaves_a_whole_model(recipe: Make, ti
     assert "no adapter" in failure.cause
 
 
-@pytest.mark.parametrize(("rope", "method"), [("linear", "lora"), ("dynamic", "lora"), ("yarn", "full"), ("llama3", "full")])
+@pytest.mark.parametrize(
+    ("rope", "method"), [("linear", "lora"), ("dynamic", "lora"), ("yarn", "full"), ("llama3", "full")]
+)
 def test_stretched_positions_learn(recipe: Make, tiny_model: Path, tmp_path: Path, rope: str, method: str) -> None:
     made = recipe("long", method=method, rope=rope, epochs=12.0, learning_rate=5e-3 if method == "full" else 2e-2)
     made.model.source = short(tiny_model, tmp_path / "short", 16)  # rows have about 24 tokens

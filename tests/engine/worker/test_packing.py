@@ -100,20 +100,16 @@ def test_losses_and_gradients_are_those_of_the_same_rows_padded(packed: Make, tr
     assert [e.rows for run in runs for e in events(run) if isinstance(e, Start)] == [24 if stage == "sft" else 16] * 2
 
 
-def test_gradients_are_the_same_to_the_last_digits(packed: Make, train: Train) -> None:
-    """One step by plain descent without clipping tells each weight's gradient: Adam alone would hide a wrong size."""
-    from safetensors.numpy import load_file
-
+def test_the_gradient_is_as_large(packed: Make, train: Train) -> None:
+    """Of one step over all rows, without clipping; its size is what Adam alone would hide."""
     count, rows = (len(prepared(packed("sft", packing)).train) for packing in (True, False))
     small = {"epochs": 1.0, "method": "full", "max_grad_norm": 1e9, "warmup": 0.0}
-    weights = []
+    found = []
     for packing, size in ((True, count), (False, rows)):
         run = train(packed("sft", packing, micro_batch=size, **small))
         (step,) = steps(run)
-        weights.append((step.loss, step.grad_norm, load_file(run.model / "model.safetensors")))
-    (loss, norm, mine), (their_loss, their_norm, theirs) = weights
-    assert loss == pytest.approx(their_loss, rel=1e-5) and norm == pytest.approx(their_norm, rel=1e-5)
-    assert mine.keys() == theirs.keys()
+        found.append((step.loss, step.grad_norm))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", ["sft", "pretraining"])
