@@ -14,8 +14,7 @@ import msgspec
 from engine import chain, presets, rewards, speeds
 from engine import choice as choices
 from engine import recipe as recipes
-from engine.advice import Facts
-from engine.advice.kinds import Goal
+from engine.advice.kinds import Facts, Goal
 from engine.advice.stage import NAMES
 from engine.chain import Later
 from engine.choice import Choice

@@ -12,8 +12,8 @@ from msgspec import Struct
 from engine import chain, hardware, questions, rewards, speeds
 from engine import choice as choices
 from engine import recipe as recipes
-from engine.advice import Facts, Plan, advise
-from engine.advice.kinds import Goal
+from engine.advice.kinds import Facts, Goal, Plan
+from engine.advice.plan import advise
 from engine.choice import Choice, Given
 from engine.data import dataset as datasets_
 from engine.data import findings, lengths, split, tokenizer

@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from engine import draft as drafts
 from engine import recipe as recipes
-from engine.advice import Advice, fields
+from engine.advice import fields
 from engine.advice.compare import brief, compare
+from engine.advice.kinds import Advice
 from engine.draft import Draft
 from engine.errors import Exit, FtuiError
 from engine.recipe import LOSSES, Settings, Stage

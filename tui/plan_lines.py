@@ -16,7 +16,7 @@ from tui.listing import pad
 from tui.rows import Heading
 
 if TYPE_CHECKING:
-    from engine.advice import Advice, Plan
+    from engine.advice.kinds import Advice, Plan
     from engine.draft import Draft
 
 

@@ -26,7 +26,7 @@ from engine.cli import show
 from engine.errors import Exit, FtuiError
 
 if TYPE_CHECKING:
-    from engine.advice import Facts, Plan
+    from engine.advice.kinds import Facts, Plan
     from engine.data.clean import Cleaned
     from engine.data.dataset import Dataset
     from engine.data.findings import Finding
@@ -115,7 +115,7 @@ def look(args: argparse.Namespace, report: Report, early: Callable[[Dataset, Len
     from engine import choice as choices
     from engine import draft as drafts
     from engine import presets
-    from engine.advice import advise
+    from engine.advice.plan import advise
     from engine.data import dataset, findings, lengths, tokenizer
     from engine.models import facts as model_facts
     from engine.models import sources

@@ -22,8 +22,8 @@ from engine.cli import show
 from engine.text import duration, number, size
 
 if TYPE_CHECKING:
-    from engine.advice import Advice, Plan
     from engine.advice.compare import Change
+    from engine.advice.kinds import Advice, Plan
     from engine.draft import Draft
     from engine.models.memory import Memory
 

@@ -73,7 +73,8 @@ def _planned(args: argparse.Namespace, report: Report) -> tuple[Path, ModelFacts
         draft = shared.draft(args, report)
         return draft.model_folder, draft.facts, draft.plan.settings
     from engine import hardware
-    from engine.advice import Facts, advise
+    from engine.advice.kinds import Facts
+    from engine.advice.plan import advise
     from engine.models import facts as model_facts
     from engine.models import sources
 

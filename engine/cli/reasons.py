@@ -12,7 +12,7 @@ from engine.errors import Exit, FtuiError
 from engine.text import number
 
 if TYPE_CHECKING:
-    from engine.advice import Advice
+    from engine.advice.kinds import Advice
     from engine.draft import Draft
 
 _MARKS = {"for": "✓", "doubt": "?", "against": "✗"}

@@ -260,7 +260,7 @@ def test_the_command_line(
     assert "a-grpo waits for a (sft) and a-reward (reward) and starts by itself" in said
     runs = [directory.find(name) for name in ("a", "a-reward", "a-grpo")]
     assert started == [run.name for run in runs]
-    assert msgspec.to_builtins(runs[0].recipe()) == document["recipe"]
+    assert json.loads(msgspec.json.encode(runs[0].recipe())) == document["recipe"]
     # The recipe that the first run keeps, by its name, under another one, with a fourth stage.
     again = ["train", "a", "--name", "b", "--then", f"dpo:{rows('dpo')}", "--json"]
     assert main(again) == 0

@@ -24,7 +24,7 @@ from tui.widgets.memory import MemoryBar
 from tui.wizard import Step, progress_words
 
 if TYPE_CHECKING:
-    from engine.advice import Advice, Plan
+    from engine.advice.kinds import Advice, Plan
     from engine.draft import Draft
 
 

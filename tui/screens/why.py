@@ -19,7 +19,7 @@ from tui.plan_lines import words
 from tui.rows import Rows
 
 if TYPE_CHECKING:
-    from engine.advice import Advice
+    from engine.advice.kinds import Advice
     from tui.screens.plan import PlanScreen
 
 

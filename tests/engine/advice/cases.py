@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.advice import Advice, Facts, Plan
+from engine.advice.kinds import Advice, Facts, Plan
 from engine.hardware import Gpu, Hardware
 from engine.speeds import Measured, Speed, Work
 from tests.engine.models import known

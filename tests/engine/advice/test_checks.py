@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.advice import Facts, advise
+from engine.advice.kinds import Facts
+from engine.advice.plan import advise
 from engine.hardware import Gpu, Hardware
 from tests.engine.advice.cases import GB, NEW_CPU, OLD_CPU, card, facts, identity
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.advice import Plan, advise
 from engine.advice.compare import Change, brief, compare
+from engine.advice.kinds import Plan
+from engine.advice.plan import advise
 from tests.engine.advice.cases import LLAMA, card, facts
 
 FACTS = facts(600, hardware=card(80))

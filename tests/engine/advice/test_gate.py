@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.advice import Facts, advise
 from engine.advice.gate import gate
-from engine.advice.kinds import Gate, Goal, Question
+from engine.advice.kinds import Facts, Gate, Goal, Question
+from engine.advice.plan import advise
 from tests.engine.advice.cases import LLAMA, OLD_CPU, card, facts, identity, measured
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.advice import Plan, advise
+from engine.advice.kinds import Plan
+from engine.advice.plan import advise
 from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, QWEN, card, facts, identity, of
 
 GUIDE, TUTORIAL, PRIMER = "a cloud vendor's tuning guide", "Phi-2 QLoRA tutorial", "tuning primer"

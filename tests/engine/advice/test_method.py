@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.advice import advise
+from engine.advice.plan import advise
 from engine.models.facts import ModelFacts
 from tests.engine.advice.cases import LLAMA, OLD_CPU, QWEN, SMOL, card, facts, identity, of
 

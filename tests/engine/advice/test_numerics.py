@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from engine.advice import advise
+from engine.advice.plan import advise
 from engine.hardware import Hardware
 from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, SMOL, card, facts, of
 

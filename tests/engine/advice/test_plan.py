@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from engine.advice import Facts, advise
+from engine.advice.kinds import Facts
 from engine.advice.numbers import LEARNING_RATES, MEASURED, Number
+from engine.advice.plan import advise
 from engine.errors import Exit, FtuiError
 from engine.recipe import SETTING_FIELDS, setting
 from tests.engine.advice.cases import LLAMA, NEW_CPU, OLD_CPU, QWEN, SMOL, card, facts, identity, measured, of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine import presets
-from engine.advice import Facts, Plan, advise
+from engine.advice.kinds import Facts, Plan
+from engine.advice.plan import advise
 from engine.models import facts as model_facts
 from engine.models.facts import ModelFacts
 from tests.engine.advice.cases import GB, card, facts, identity, of

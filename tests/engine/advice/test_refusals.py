@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from engine.advice import Facts, advise, refusals
+from engine.advice import refusals
+from engine.advice.kinds import Facts
+from engine.advice.plan import advise
 from engine.advice.stage import NAMES
 from engine.models import support
 from engine.recipe import LOSSES, Stage

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.advice import Facts, advise, optimizer_steps
+from engine.advice.epoch import optimizer_steps
+from engine.advice.kinds import Facts
 from engine.advice.numbers import LARGEST_BATCH, LEARNING_RATES, RATES_IN_USE
+from engine.advice.plan import advise
 from engine.advice.schedule import accumulated
 from engine.data import packs, split
 from engine.recipe import PPO_PASSES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.advice import advise
+from engine.advice.plan import advise
 from engine.advice.stage import stage
 from tests.engine.advice.cases import facts
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.advice import Facts, optimizer_steps
+from engine.advice.epoch import optimizer_steps
+from engine.advice.kinds import Facts
 from engine.data import dataset, packs, tokenizer
 from engine.errors import Exit, FtuiError
 from engine.recipe import Recipe

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from engine.advice import Facts, advise
+from engine.advice.kinds import Facts
+from engine.advice.plan import advise
 from engine.errors import FtuiError
 from engine.hardware import Hardware
 from engine.models import facts, support
