@@ -19,7 +19,7 @@ _NEUTRAL: Values = {
     "alpha": 32,
     "dropout": 0.05,
     "targets": "all-linear",
-    "optimizer": "adamw_torch",
+    "optimizer": "adamw_torch_fused",
     "schedule": "cosine",
     "warmup": 0.0,
     "weight_decay": 0.0,

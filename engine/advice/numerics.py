@@ -162,12 +162,12 @@ def optimizer(facts: Facts, values: Values) -> Advice:
         return Advice("optimizer", "adamw_torch", "GaLore brings its own AdamW", GALORE, "high")
     if facts.hardware.device == "cpu":
         others = [Alternative("paged_adamw_8bit", "8-bit moments; paging needs a GPU and is left out here")]
-        reason = "AdamW; paging to memory needs a GPU" if values["method"] == "qlora" else "AdamW, plain on a processor"
-        return Advice("optimizer", "adamw_torch", reason, GUIDE, "high", others)
+        reason = "AdamW; paging to memory needs a GPU" if values["method"] == "qlora" else "AdamW, one kernel a matrix"
+        return Advice("optimizer", "adamw_torch_fused", reason, GUIDE, "high", others)
     if values["method"] == "qlora":
         others = [Alternative("adamw_torch_fused", "exact moments, four times their memory")]
         return Advice(
             "optimizer", "paged_adamw_8bit", "memory is scarce: 8 bit, and it pages", TUTORIAL, "high", others
         )
     others = [Alternative("paged_adamw_8bit", "a quarter of the moments' memory, slightly less exact")]
-    return Advice("optimizer", "adamw_torch_fused", "AdamW in one kernel on a GPU", TRL, "high", others)
+    return Advice("optimizer", "adamw_torch_fused", "AdamW in one kernel", TRL, "high", others)

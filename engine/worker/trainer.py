@@ -43,8 +43,7 @@ def arguments(recipe: Recipe, run: RunDir, rows: int, held_out: int) -> dict[str
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "neftune_noise_alpha": settings.neftune,
-        # All weights in one step, with the same result; torch writes a loop of its own for each else.
-        "optim": "adamw_torch_fused" if settings.optimizer == "adamw_torch" else settings.optimizer,
+        "optim": settings.optimizer,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "seed": settings.seed,
         "data_seed": settings.seed,

@@ -93,8 +93,8 @@ def test_attention_is_torchs_own(hardware: Hardware, others: list[str]) -> None:
         (card(80), "full", "adamw_torch_fused"),
         (card(80), "freeze", "adamw_torch_fused"),
         (card(80), "qlora", "paged_adamw_8bit"),
-        (OLD_CPU, "lora", "adamw_torch"),
-        (OLD_CPU, "qlora", "adamw_torch"),
+        (OLD_CPU, "lora", "adamw_torch_fused"),
+        (OLD_CPU, "qlora", "adamw_torch_fused"),
     ],
 )
 def test_optimizer(hardware: Hardware, method: str, optimizer: str) -> None:
