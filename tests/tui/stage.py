@@ -59,7 +59,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return drafts
 
 
-async def until(pilot: Pilot[None], true: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(pilot: Pilot[None], true: Callable[[], object], seconds: float = 60.0) -> None:
     """Let the app work until something is true; fails when that takes too long."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds

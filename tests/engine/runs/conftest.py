@@ -27,7 +27,7 @@ def make_recipe(name: str = "congyu", epochs: float = 2) -> Recipe:
     return Recipe(name=name, model=Model(source="starter"), data=Data(source="rows.jsonl"), settings=chosen)
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
     """Poll until `condition` is true and return its value; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not (value := condition()):
