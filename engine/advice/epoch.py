@@ -38,9 +38,8 @@ def epoch(facts: Facts, values: Values) -> Epoch:
     stand for the others.
     """
     key = tuple(values[name] for name in ("max_length", "eval_fraction", "seed", "packing"))
-    known: dict[object, Epoch] = facts.__dict__.setdefault(
-        "epochs", {}
-    )  # packing many rows again at each key takes time
+    # Packing many rows anew at each edit would take time.
+    known: dict[object, Epoch] = facts.__dict__.setdefault("epochs", {})
     if key not in known:
         known[key] = _epoch(facts, *key)
     return known[key]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from engine.models.support import padded
 from engine.recipe import RL, SETTING_FIELDS, VIRTUAL, Method, Settings, Stage
 
 # One line for each setting, for the stage and for the reward, at most 72 cells.
@@ -168,8 +169,8 @@ def _idle(stage: Stage, settings: Settings) -> set[str]:
         idle.add("optimizer")  # it brings its own AdamW
     if settings.schedule == "constant":
         idle.add("warmup")
-    if settings.method in VIRTUAL or settings.attention != "sdpa" or settings.neftune is not None:
-        idle |= {"unpadded", "packing"}  # rows are filled up there
+    if padded(None, settings.method, settings.attention, settings.neftune, unpadded=True)[0]:
+        idle |= {"unpadded", "packing"}
     if settings.method == "qlora":
         idle.add("init")  # packed matrices cannot be taken apart
     if stage in RL or settings.method in VIRTUAL:

@@ -197,7 +197,7 @@ class _Sizes(Struct):
             vocabulary=number("vocab_size"),
             context=shapes.context(config, positions) or _DEFAULT_CONTEXT,
             shape=shape,
-            windowed=_windowed(config),
+            windowed=windowed(config),
         )
 
     def facts(
@@ -286,7 +286,8 @@ def _rope(config: Mapping[str, Any]) -> str | None:
     return "default" if rotary else None
 
 
-def _windowed(config: Mapping[str, Any]) -> bool:
+def windowed(config: Mapping[str, Any]) -> bool:
+    """Whether some layers look back on a window of tokens only."""
     kinds = config.get("layer_types")
     if isinstance(kinds, list) and kinds:
         return any(kind != "full_attention" for kind in kinds)

@@ -2,8 +2,8 @@
 
 TRL's fused head computes every product with the vocabulary twice forward and once backward, and writes each step of its
 softmax to fresh memory. The gradient of one log-probability to its hidden state, W[token] - p W, needs nothing from later:
-it is computed forward, while the logits are at hand, and backward is a scaling. Logits exist for a few places at a time, in
-memory that is kept. On a card TRL has kernels of its own, which stay.
+it is computed forward, while the logits are at hand, and backward is a scaling. Logits exist for a tile of places at a time,
+and the next tile takes their memory. On a card TRL has kernels of its own, which stay.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from trl.trainer.utils import FusedCausalLMOutput
 
+from engine.models import facts
 from engine.worker import build, head
 
 NAME = "sdpa_pieces"  # of the attention, for transformers
@@ -243,8 +244,7 @@ def fits(model: Any) -> bool:
         and config._attn_implementation in ("sdpa", NAME)
         and getattr(core, "_supports_attention_backend", False)
         and "position_ids" in inspect.signature(type(core).forward).parameters
-        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        and not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
+        and not facts.windowed(config.to_dict())
         and not getattr(config, "num_experts", None)  # how experts are balanced goes by the mask of the padding
         and not getattr(config, "num_local_experts", None)
     )
