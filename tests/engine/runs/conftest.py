@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from engine.recipe import Data, Model, Recipe
-from engine.runs import directory, processes, status
+from engine.runs import control, directory, processes, status
+from engine.runs.control import Job
 from engine.runs.directory import RunDir
+from engine.runs.events import AnyEvent
 from engine.runs.journal import Reader
 from engine.runs.view import RunView
 from tests.engine.settings import settings
@@ -91,3 +93,11 @@ def outcome(run: RunDir) -> tuple[list[str], bytes]:
     view.fold(Reader(run.journal_path).poll())
     curve = [f"{step} {loss!r}" for step, loss in zip(view.steps.step, view.steps.loss, strict=True)]
     return curve, (run.adapter / "adapter_model.safetensors").read_bytes()
+
+
+def train(run: RunDir) -> None:
+    control.start(run, Job("train", str(run.path), {"resume": None}))
+
+
+def told(run: RunDir, kind: type) -> list[AnyEvent]:
+    return [event for event in Reader(run.journal_path).poll() if isinstance(event, kind)]

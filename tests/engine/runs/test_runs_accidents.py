@@ -22,17 +22,12 @@ from engine.errors import Exit, FtuiError
 from engine.runs import chat, checkpoints, control, directory, processes, status
 from engine.runs.directory import RunDir
 from engine.runs.events import Note, State
-from engine.runs.job import Job
 from engine.runs.journal import Reader, Writer
 from engine.runs.view import RunView
-from tests.engine.runs.conftest import HERE, make_recipe, over, pid_of, until
+from tests.engine.runs.conftest import HERE, make_recipe, over, pid_of, train, until
 from tests.engine.runs.fake_worker import a_step, save
 
 Make = Callable[..., RunDir]
-
-
-def train(run: RunDir) -> None:
-    control.start(run, Job("train", str(run.path), {"resume": None}))
 
 
 def refusal(act: Callable[[], object]) -> FtuiError:
@@ -116,7 +111,7 @@ from pathlib import Path
 from engine.errors import FtuiError
 from engine.runs import control, directory, status
 from engine.runs.job import Job
-from tests.engine.runs.conftest import make_recipe, over, until
+from tests.engine.runs.conftest import make_recipe, over, train, until
 from tests.engine.runs.fake_worker import save
 def train(run): control.start(run, Job("train", str(run.path), {"resume": None}))
 def lines(act):

@@ -15,11 +15,11 @@ from engine.hardware import GpuUser
 from engine.recipe import Recipe
 from engine.runs import checkpoints, control, directory, hang, status
 from engine.runs.directory import RunDir
-from engine.runs.events import AnyEvent, Checkpoint, Failure, Retry, Start, State, Step
+from engine.runs.events import Checkpoint, Failure, Retry, Start, State, Step
 from engine.runs.job import Job
-from engine.runs.journal import Reader, Writer
+from engine.runs.journal import Writer
 from engine.worker import failures, retries
-from tests.engine.runs.conftest import HERE, make_recipe, over, pid_of, until
+from tests.engine.runs.conftest import HERE, make_recipe, over, pid_of, told, until
 from tests.engine.settings import settings
 from tests.engine.worker.conftest import identity_rows, recipe  # noqa: F401
 
@@ -49,10 +49,6 @@ def begin(made: Recipe) -> RunDir:
 def ended(run: RunDir) -> status.Status:
     until(lambda: over(run), 240)
     return status.read(run)
-
-
-def told(run: RunDir, kind: type) -> list[AnyEvent]:
-    return [event for event in Reader(run.journal_path).poll() if isinstance(event, kind)]
 
 
 def test_out_of_memory_goes_on_with_fewer_rows_at_once(recipe: Make, broken: Callable[..., None]) -> None:  # noqa: F811
