@@ -19,7 +19,7 @@ def ready(now: Session) -> None:
     for which in sorted(now.asked - now.readers.keys(), reverse=True):
         model, as_asked = _asked(now, which)
         with as_asked:
-            now.readers[which] = decode.reader(model, which != "base")
+            now.readers[which] = decode.reader(model, which != "base", short=True)
 
 
 def _asked(now: Session, which: str) -> tuple[Any, contextlib.AbstractContextManager[Any]]:

@@ -5,9 +5,12 @@
     python -m tests.bench.chat --llama ENVIRONMENT/bin/python         with llama-cpp-python in it, on the GGUF
                                                                       (f16) that --gguf names
 
-The base, and the base with a LoRA on all matrices (rank 8, random: what it says does not matter, how long it takes does).
-Greedy; the same tokens are asked for on both sides, and must be the same. Seconds are the clock's and, in brackets, the
-processor's: on a busy machine only the ratio of the latter holds. Each figure is the best of the rounds.
+The base, and the base with a LoRA on all matrices (rank 8, random: what it says does not matter, how long it takes does;
+or a trained one that `--adapter` names).
+Greedy; the same tokens are asked for on both sides, and must be the same (in 16 bit they may differ). Seconds are the clock's
+and, in brackets, the processor's: on a busy machine only the ratio of the latter holds. Each figure is the best of the rounds.
+
+Where chat reads in 16 bit, its answers are then checked against those in fp32 on `--prompts` questions of the identity preset.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 from msgspec import Struct
 
+IDENTITY = Path(__file__).parents[2] / "presets" / "identity.jsonl"
 LLAMA = """
 import sys, time, json
 from llama_cpp import Llama
@@ -111,29 +115,55 @@ def say(name: str, taken: Taken, beside: Taken | None = None) -> None:
 
 
 def compare(name: str, model: Any, tuned: bool, ids: list[int], more: list[int], count: int, rounds: int) -> None:
-    """Print what reads `ids` and then a second turn, by ftui and by transformers."""
+    """Print what reads `ids` and then a second turn, by transformers and by ftui, in fp32 and as chat does here."""
+    from engine.worker import decode, products
+
+    readers = {}
+    for bits in (False, True) if products.short_pays(model) else (False,):
+        begin = now()
+        source = readers["ftui, 16 bit" if bits else "ftui"] = decode.reader(model, tuned, short=bits)
+        made = since(begin)
+        print(f"{name}: made ready in {made[0]:.2f} s ({made[1]:.2f}), read by {type(source).__name__}", flush=True)
+    taken: dict[str, list[Taken]] = {}
+    second: dict[str, list[Taken]] = {}
+    for _ in range(rounds):
+        expected, one = theirs(model, ids, count)
+        taken.setdefault("transformers", []).append(one)
+        for who, source in readers.items():
+            source.logits(more[-1:])  # forgets what it has read
+            answer, one = ours(source, ids, count)
+            taken.setdefault(who, []).append(one)
+            if answer != expected and who == "ftui":
+                print(f"{name}: NOT the same answer: {answer} and {expected}")
+            second.setdefault(who, []).append(ours(source, [*ids, *answer, *more], 2)[1])
+    for who, some in taken.items():
+        say(f"{name}, {who}", best(some), best(taken["transformers"]) if who in readers else None)
+    for who, some in second.items():
+        turn = best(some).first
+        print(f"{name}, {who}, second turn of {len(more)} tokens: first {turn[0]:.3f} s ({turn[1]:.3f})", flush=True)
+
+
+def check(name: str, model: Any, tuned: bool, prompts: list[list[int]], count: int) -> None:
+    """Print how far what is read in 16 bit is from fp32, on the greedy answers of fp32."""
     from engine.worker import decode
 
-    begin = now()
-    source = decode.reader(model, tuned)
-    made = since(begin)
-    print(f"{name}: made ready in {made[0]:.2f} s ({made[1]:.2f}), read by {type(source).__name__}", flush=True)
-    mine: list[Taken] = []
-    other: list[Taken] = []
-    second: list[Taken] = []
-    for _ in range(rounds):
-        source.logits(more[-1:])  # forgets what it has read
-        answer, taken = ours(source, ids, count)
-        mine.append(taken)
-        expected, taken = theirs(model, ids, count)
-        other.append(taken)
-        if answer != expected:
-            print(f"{name}: NOT the same answer: {answer} and {expected}")
-        second.append(ours(source, [*ids, *answer, *more], 2)[1])
-    say(f"{name}, transformers", best(other))
-    say(f"{name}, ftui", best(mine), best(other))
-    turn = best(second).first
-    print(f"{name}, ftui, second turn of {len(more)} tokens: first {turn[0]:.3f} s ({turn[1]:.3f})", flush=True)
+    exact, short = decode.reader(model, tuned), decode.reader(model, tuned, short=True)
+    same = tokens = whole = 0
+    apart = 0.0
+    for ids in prompts:
+        text, alike = list(ids), True
+        for _ in range(count):
+            one, other = (source.logits(text).log_softmax(-1) for source in (exact, short))
+            best, guess = int(one.argmax()), int(other.argmax())
+            same, tokens, alike = same + (best == guess), tokens + 1, alike and best == guess
+            apart += float((one.exp() * (one - other)).sum())
+            text.append(best)
+        whole += alike
+    print(
+        f"{name}, 16 bit against fp32: {whole} of {len(prompts)} answers of {count} tokens the same to the last, {same} of {tokens} "
+        f"next tokens; {apart / tokens:.1e} nats apart (Kullback-Leibler)",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -142,15 +172,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--llama", type=Path, help="a Python that has llama-cpp-python")
     parser.add_argument("--gguf", type=Path, help="the model as GGUF, for llama.cpp")
+    parser.add_argument("--adapter", type=Path, help="of the starter model, in the place of a random one")
+    parser.add_argument("--prompts", type=int, default=50, help="on which 16 bit is checked")
     asked = parser.parse_args()
 
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM
 
     from engine.data import tokenizer
     from engine.data.convert import Message
     from engine.models import sources
+    from engine.worker import products
 
     torch.manual_seed(0)
     folder = sources.resolve("starter")
@@ -158,18 +191,25 @@ def main() -> None:
     ids = words.prompt([Message("user", "Tell me a story.")])
     more = words.prompt([Message("user", "And what came then?")])
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
-    model: Any = get_peft_model(base, LoraConfig(r=8, lora_alpha=8, target_modules="all-linear")).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if ".lora_B." in name:
-                weight.normal_(std=0.005)
-    print(
-        f"{torch.get_num_threads()} threads; a prompt of {len(ids)} tokens, answers of {asked.tokens}, fp32", flush=True
-    )
+    if asked.adapter:
+        model: Any = PeftModel.from_pretrained(base, asked.adapter).eval()
+    else:
+        model = get_peft_model(base, LoraConfig(r=8, lora_alpha=8, target_modules="all-linear")).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if ".lora_B." in name:
+                    weight.normal_(std=0.005)
+    print(f"{torch.get_num_threads()} threads; a prompt of {len(ids)} tokens, answers of {asked.tokens}", flush=True)
     with torch.no_grad():
         compare("tuned", model, True, ids, more, asked.tokens, asked.rounds)
         with model.disable_adapter():
             compare("base", model, False, ids, more, asked.tokens, asked.rounds)
+        if products.short_pays(model):
+            rows = [json.loads(line) for line in IDENTITY.read_text().splitlines()][: asked.prompts]
+            prompts = [words.prompt([Message("user", row["instruction"])]) for row in rows]
+            check("tuned", model, True, prompts, asked.tokens)
+            with model.disable_adapter():
+                check("base", model, False, prompts, asked.tokens)
     if asked.llama and asked.gguf:
         given = [str(asked.gguf), str(asked.tokens), str(torch.get_num_threads()), json.dumps(ids)]
         done = subprocess.run([asked.llama, "-c", LLAMA, *given], capture_output=True, text=True)

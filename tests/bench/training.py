@@ -164,7 +164,9 @@ def compare(name: str, args: argparse.Namespace, scratch: Path, rate: float) -> 
         found["ftui, levers off"] = ours(draft.replan(made, {**made.choice.edits, **off}))[1]
     found["plain TRL"] = plain(run.recipe_path, folder, scratch)
     if args.llamafactory and recipe.stage == "sft":
-        found["LLaMA-Factory"] = llamafactory(args.llamafactory, recipe, folder, scratch)
+        found["LLaMA-Factory"] = llamafactory(args.llamafactory, recipe, folder, scratch, checkpointing=False)
+        # As it comes: where memory would do without, too.
+        found["…, checkpointing"] = llamafactory(args.llamafactory, recipe, folder, scratch, checkpointing=True)
     for who, one in found.items():
         print(
             f"| {name} | {who} | {one.steps} | {one.seconds:.1f} | {real / one.seconds:.0f} | {one.memory / 1e9:.1f} GB "
@@ -226,7 +228,7 @@ def plain(recipe: Path, folder: Path, scratch: Path) -> Found:
     return msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=Found)
 
 
-def llamafactory(python: str, recipe: Recipe, folder: Path, scratch: Path) -> Found:
+def llamafactory(python: str, recipe: Recipe, folder: Path, scratch: Path, checkpointing: bool) -> Found:
     """Its own command line on the same texts: its template for this markup knows no system prompt that the model's own
     template says where a row has none, so that stands in the rows."""
     from engine.data import dataset, tokenizer
@@ -246,7 +248,7 @@ def llamafactory(python: str, recipe: Recipe, folder: Path, scratch: Path) -> Fo
             {"rows": {"file_name": "rows.json", "formatting": "sharegpt", "columns": {"messages": "conversations"}}}
         )
     )
-    out = scratch / "llamafactory"
+    out = scratch / f"llamafactory-{checkpointing}"
     words: dict[str, Any] = {
         "stage": "sft",
         "do_train": True,
@@ -272,7 +274,7 @@ def llamafactory(python: str, recipe: Recipe, folder: Path, scratch: Path) -> Fo
         "seed": s.seed,
         "overwrite_cache": True,
         "optim": "adamw_torch_fused",
-        "disable_gradient_checkpointing": True,  # on by default, and slower; the others have it off
+        "disable_gradient_checkpointing": not checkpointing,
     }
     (scratch / "factory.yaml").write_text(json.dumps(words))  # JSON is YAML
     run = "import resource, sys; from llamafactory.train.tuner import run_exp; sys.argv = sys.argv[:2]; run_exp(); "

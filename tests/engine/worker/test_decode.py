@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from engine import hardware
 from engine.recipe import Settings
-from engine.worker import build, decode, generate
+from engine.worker import build, decode, generate, products
 from tests.engine.settings import settings
 from tests.engine.worker.test_adapters import base, lively, taught
 
@@ -85,10 +86,14 @@ class Counted:
         return found
 
 
-def test_only_what_is_new_is_read(base: Callable[[Settings], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_only_what_is_new_is_read(
+    base: Callable[[Settings], Any], monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Also by the work that a card would play again: over all the room there is."""
     monkeypatch.setattr(decode, "LEAST_ROOM", 4)  # the buffers have to grow
     model = lively(base(settings()))
-    source = decode.reader(model)
+    source = decode.Reader(model, again=again)
     counted = Counted(model)
     first = [*range(265, 285)]
 
@@ -108,6 +113,33 @@ def test_only_what_is_new_is_read(base: Callable[[Settings], Any], monkeypatch: 
     assert asked([*first, 8, 9]) == 1  # asked again: only the last token
     assert asked([*first[:5], 400, 401]) == 2  # a question was edited
     assert asked([3, 4]) == 2  # another conversation
+    for place in range(5, 14):
+        assert asked([3, 4, *range(5, place + 1)]) == 1
+
+
+def test_work_is_recorded_once_for_the_room_it_has(
+    base: Callable[[Settings], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for a card's graph: it plays what was recorded with the buffers of that time."""
+    monkeypatch.setattr(decode, "LEAST_ROOM", 4)
+    times: list[int] = []
+
+    def record(work: Callable[[], torch.Tensor], device: torch.device) -> Callable[[], torch.Tensor]:
+        times.append(1)
+        work()
+        return work
+
+    monkeypatch.setattr(decode, "recorded", record)
+    model = lively(base(settings()))
+    source = decode.Reader(model, again=True)
+    ids = [265, 266]
+    for token in range(267, 277):
+        found = source.logits(ids)
+        with torch.no_grad():
+            torch.testing.assert_close(found, model(torch.tensor([ids])).logits[0, -1], atol=1e-3, rtol=1e-3)
+        ids.append(token)
+    # Room for 4, 8 and 16: the token that needs more is read in the other way, the ones after it by new work.
+    assert len(times) == 3
 
 
 def test_sampled_answers_are_the_same_both_ways(base: Callable[[Settings], Any]) -> None:
@@ -183,15 +215,47 @@ def test_what_kinds_are_known_and_which_are_left_to_transformers() -> None:
 def test_without_room_nothing_is_copied(base: Callable[[Settings], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made = taught(lively(base(settings())), settings())
     expected = generated(made, PROMPTS[0])
-    monkeypatch.setattr(decode, "MEMORY_SHARE", 0.0)
-    source = decode.reader(made)
+    monkeypatch.setattr(products, "MEMORY_SHARE", 0.0)
+    down = made.get_base_model().base_model.layers[0].mlp.down_proj
+    assert products.Products(made, tuned=True, short=False).of(down) is down
+    source = decode.reader(made, short=True)
     assert isinstance(source, decode.Reader)
-    assert source._layers[0]._q is made.get_base_model().base_model.layers[0].self_attn.q_proj  # as it is
     assert greedy(source, PROMPTS[0]) == expected
 
 
+@pytest.mark.parametrize("tuned", [True, False])
+def test_matrices_side_by_side_are_their_products(base: Callable[[Settings], Any], tuned: bool) -> None:
+    """Merged or as they are, with a bias on one of them only, for one token and for several."""
+    made = taught(lively(base(settings())), settings())
+    attention = made.get_base_model().base_model.layers[0].self_attn
+    some = [attention.q_proj, attention.k_proj, attention.v_proj]
+    some[1].get_base_layer().bias = torch.nn.Parameter(torch.randn(some[1].get_base_layer().out_features))
+    joined = products.Products(made, tuned, short=False).of(*some)
+    for tokens in (1, 5):
+        x = torch.randn(1, tokens, some[0].in_features, generator=torch.Generator().manual_seed(tokens))
+        with torch.no_grad():
+            wanted = torch.cat([one(x) if tuned else one.get_base_layer()(x) for one in some], -1)
+            torch.testing.assert_close(joined(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not hardware.read().cpu_bf16, reason="this processor does not multiply bf16 itself")
+@pytest.mark.parametrize("kind", ["lora", "dora", "bottleneck", "full"])
+def test_in_16_bit_answers_are_as_likely(base: Callable[[Settings], Any], kind: str) -> None:
+    """Next to the fp32 logits, for a prompt and for one token after it; and what is read in 16 bit is another computation."""
+    chosen = settings(method="full") if kind == "full" else settings(**KINDS[kind][0])
+    model = lively(base(chosen))
+    made = build.trained(model, chosen).eval() if kind == "full" else taught(model, chosen)
+    short, exact = decode.reader(made, short=True), decode.reader(made)
+    for ids in ([*range(265, 285)], [*range(265, 286)]):
+        one, other = (source.logits(ids).log_softmax(-1) for source in (short, exact))
+        assert 0 < (one - other).abs().max() < 0.1
+        assert float((other.exp() * (other - one)).sum()) < 1e-3  # Kullback-Leibler, in nats
+    plain = products.Products(made, tuned=False, short=True).matrix(torch.ones(4, 8))
+    assert plain(torch.ones(1, 1, 8)).tolist() == [[[8.0] * 4]]
+
+
 def test_readers_are_made_between_questions_and_kept(
-    recipe: Callable[..., Any], train: Callable[..., Any], tiny_model: Path
+    recipe: Callable[..., Any], train: Callable[..., Any], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from engine.data.convert import Message
     from engine.worker import answer
@@ -207,6 +271,7 @@ def test_readers_are_made_between_questions_and_kept(
         def send(self, message: dict[str, Any]) -> None:
             self.said.append(message)
 
+    monkeypatch.setattr(decode, "short_pays", lambda model: False)  # answers are compared to the last token
     run = train(recipe("kept"))
     now = Session(run)
     now.model = build.for_chat(now.recipe, now.folder, run.result)
