@@ -97,7 +97,7 @@ class Reader:
         self._token, self._place = (torch.zeros(1, dtype=torch.long, device=self._device) for _ in range(2))
         self._play: tuple[torch.Tensor, Work] | None = None  # and the buffer that it was recorded with
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         known = min(_alike(self._read, ids), len(ids) - 1)
         self._read = self._read[:known]  # what follows may be cut short
@@ -129,6 +129,8 @@ class Reader:
         """tokens and their places [new]; those before `end` are seen, as far as mask [new, end] lets them."""
         x = self._embed(tokens[None])
         cos, sin = (part[:, None] for part in self._rotary(x, position_ids=places[None]))
+        half = sin.shape[-1] // 2
+        sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
         for layer in self._layers:
             x = layer(x, cos, sin, places, end, mask)
         found: torch.Tensor = self._head(self._norm(x[:, -1]))[0].float()
@@ -186,8 +188,8 @@ class _Layer:
             scale=self._scale,
             enable_gqa=self._groups > 1,
         )
-        x = x + self._o(seen.transpose(1, 2).reshape(1, tokens, -1))
-        return x + self._feed(self._between(x))
+        x = x.add_(self._o(seen.transpose(1, 2).reshape(1, tokens, -1)))
+        return x.add_(self._feed(self._between(x)))
 
     def _make_room(self, like: torch.Tensor, known: int, needed: int) -> None:
         """For `needed` tokens, of which `known` stay; a text that begins anew gives back what a long one before it took."""
@@ -206,9 +208,8 @@ class _Layer:
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """x [1, heads, tokens, size] turned by its position."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin
+    """x [1, heads, tokens, size] turned by its position; sin is negative in its first half."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def _norm(module: Any) -> Product:
@@ -233,8 +234,9 @@ def _feed(module: Any, products: Products) -> Product:
     both, down, act = products.of(module.gate_proj, module.up_proj), products.of(module.down_proj), module.act_fn
 
     def feed(x: torch.Tensor) -> torch.Tensor:
-        gate, up = both(x).chunk(2, -1)
-        return down(act(gate) * up)
+        found = both(x)
+        size = found.shape[-1] // 2
+        return down(act(found[..., :size]) * found[..., size:])
 
     return feed
 

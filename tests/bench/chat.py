@@ -114,8 +114,9 @@ def say(name: str, taken: Taken, beside: Taken | None = None) -> None:
     print(words, flush=True)
 
 
-def compare(name: str, model: Any, tuned: bool, ids: list[int], more: list[int], count: int, rounds: int) -> None:
-    """Print what reads `ids` and then a second turn, by transformers and by ftui, in fp32 and as chat does here."""
+def compare(name: str, model: Any, tuned: bool, ids: list[int], more: list[int], count: int, rounds: int) -> Taken:
+    """Print what reads `ids` and then a second turn, by transformers and by ftui, in fp32 and as chat does here: the last
+    one is returned."""
     from engine.worker import decode, products
 
     readers = {}
@@ -141,6 +142,7 @@ def compare(name: str, model: Any, tuned: bool, ids: list[int], more: list[int],
     for who, some in second.items():
         turn = best(some).first
         print(f"{name}, {who}, second turn of {len(more)} tokens: first {turn[0]:.3f} s ({turn[1]:.3f})", flush=True)
+    return best(taken[[*readers][-1]])
 
 
 def check(name: str, model: Any, tuned: bool, prompts: list[list[int]], count: int) -> None:
@@ -201,10 +203,10 @@ def main() -> None:
                     weight.normal_(std=0.005)
     print(f"{torch.get_num_threads()} threads; a prompt of {len(ids)} tokens, answers of {asked.tokens}", flush=True)
     with torch.no_grad():
-        compare("tuned", model, True, ids, more, asked.tokens, asked.rounds)
+        mine = compare("tuned", model, True, ids, more, asked.tokens, asked.rounds)
         with model.disable_adapter():
             compare("base", model, False, ids, more, asked.tokens, asked.rounds)
-        if products.short_pays(model):
+        if asked.prompts and products.short_pays(model):
             rows = [json.loads(line) for line in IDENTITY.read_text().splitlines()][: asked.prompts]
             prompts = [words.prompt([Message("user", row["instruction"])]) for row in rows]
             check("tuned", model, True, prompts, asked.tokens)
@@ -216,7 +218,9 @@ def main() -> None:
         if done.returncode:
             sys.exit(f"llama.cpp: {done.stderr.strip().splitlines()[-1:]}")
         first, later = json.loads(done.stdout)
-        say("llama.cpp", Taken(tuple(first), tuple(one / (asked.tokens - 1) for one in later)))
+        other = Taken(tuple(first), tuple(one / (asked.tokens - 1) for one in later))
+        say("llama.cpp", other)
+        say("tuned, ftui", mine, other)
 
 
 if __name__ == "__main__":
