@@ -38,16 +38,16 @@ def parse(word: str) -> Later:
     """ "dpo:pairs.json" as a later stage. Raises FtuiError(USAGE)."""
     stage, sign, data = word.partition(":")
     if not sign or not data:
-        raise FtuiError(Exit.USAGE, f"--then takes STAGE:ROWS, not {word}", next_step="as in --then dpo:pairs.json")
-    return Later(stage=named_stage(stage, "--then"), data=data)
+        raise FtuiError(Exit.USAGE, f"a later stage is STAGE:ROWS, not {word}", next_step="as in --then dpo:pairs.json")
+    return Later(stage=named_stage(stage), data=data)
 
 
-def named_stage(word: str, option: str) -> Stage:
+def named_stage(word: str) -> Stage:
     """The stage of that name. Raises FtuiError(USAGE)."""
     for stage in STAGES:
         if stage == word:
             return stage
-    raise FtuiError(Exit.USAGE, f"{option}: there is no stage {word}", next_step=f"one of: {', '.join(STAGES)}")
+    raise FtuiError(Exit.USAGE, f"there is no stage {word}", next_step=f"one of: {', '.join(STAGES)}")
 
 
 def by_stage(later: Sequence[str], edits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

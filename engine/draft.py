@@ -22,6 +22,7 @@ from engine.errors import FtuiError
 from engine.making import FIRST_LOOK, Draft, Maker, Report, goal_of, intent_of, known, planned, recounted
 from engine.questions import fill
 from engine.recipe import FITTING, RL, Recipe, Stage
+from engine.text import plural
 
 if TYPE_CHECKING:
     from engine.runs.control import Gpu, Warm
@@ -293,9 +294,11 @@ def refusals(draft: Draft) -> list[str]:
         reasons.append(f"{draft.dataset.repaired[0].reason}: mend the file, or have it mended (--bad-rows repair)")
     if draft.dataset.placeholders:
         missing = sorted(draft.dataset.placeholders)
-        rows = max(draft.dataset.placeholders.values())
+        # A row may hold several: how many rows there are was counted with the findings.
+        rows = next((one.count for one in draft.findings if one.kind == "placeholders"), 0)
+        hold = plural(rows or max(draft.dataset.placeholders.values()), "row", "still holds", "still hold")
         options = " ".join(f"--set {name}=…" for name in missing)
-        reasons.append(f"{rows} rows still hold {_names(missing)}: give {options}")
+        reasons.append(f"{hold} {_names(missing)}: give {options}")
     if draft.then is not None:
         reasons += [f"{draft.then.recipe.stage}: {reason}" for reason in refusals(draft.then)]
     return reasons
@@ -320,4 +323,4 @@ def start(draft: Draft, gpu: Gpu | None = None, warm: Warm | None = None, now: b
 
 
 def _names(names: list[str]) -> str:
-    return " and ".join("{{" + name + "}}" for name in names)
+    return " or ".join("{{" + name + "}}" for name in names)

@@ -31,7 +31,7 @@ MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 class Cell(Struct, frozen=True):
-    """One micro-batch: what it takes, and whether the device has that free."""
+    """One micro-batch: what it takes, and whether the device has that for a run."""
 
     micro_batch: int
     memory: Memory

@@ -6,6 +6,7 @@ Everything is read afresh at each call, because other people use the same machin
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import psutil
 from msgspec import Struct, field
 
-from engine.paths import runs_dir
+from engine.paths import runs_dir, state_dir
 
 Device = Literal["cuda", "cpu"]
 T = TypeVar("T")
@@ -26,6 +27,7 @@ T = TypeVar("T")
 _BF16_CAPABILITY = 8
 # What the system and the person's other programs need, left alone when planning a run on the processor: bytes.
 _SYSTEM_RESERVE = 512 * 1024**2
+_IMPORTS = 10**9  # bytes, at most, of a worker that has no model yet
 _NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
 # A card that nobody computes on is not quite empty: the driver keeps 0.3 to 0.8 GB of it, more on larger cards.
 _DRIVER = 1024**3
@@ -35,7 +37,8 @@ _SMALL_SHARE = 0.05
 class Gpu(Struct, frozen=True):
     """One graphics card. `index` is NVML's; memory in bytes; `utilisation` in percent, None where not reported.
 
-    memory_ours     what workers of this user's runs hold on it; theirs is free again when a run's turn comes
+    memory_ours     what workers of this user's runs hold on it
+    memory_back     of that, what is free again when a run's turn comes (see `_ending`)
     memory_desktop  what programs hold that only draw with it
     """
 
@@ -47,6 +50,7 @@ class Gpu(Struct, frozen=True):
     bf16: bool
     memory_ours: int = 0
     memory_desktop: int = 0
+    memory_back: int = 0
 
     @property
     def memory_of_others(self) -> int:
@@ -83,7 +87,7 @@ class Hardware(Struct, frozen=True):
 
     cpu_bf16     the processor multiplies bf16 itself (AVX512-bf16 or AMX)
     torch_cuda   the installed torch can use a GPU at all (a CPU build cannot, whatever cards there are)
-    memory_ours  what workers of this user's runs hold: free again when a run's turn comes
+    memory_back  what workers hold that have ended, or made room, when a run's turn comes (see `_ending`)
     """
 
     gpus: list[Gpu] = field(default_factory=list)
@@ -94,7 +98,7 @@ class Hardware(Struct, frozen=True):
     memory_free: int = 0
     disk_free: int = 0
     torch_cuda: bool = True
-    memory_ours: int = 0
+    memory_back: int = 0
 
     @property
     def gpu(self) -> Gpu | None:
@@ -122,7 +126,22 @@ class Hardware(Struct, frozen=True):
         """
         if self.gpu:
             return _available(self.gpu)
-        return max(0, min(self.memory_free + self.memory_ours, self.memory_total or self.memory_free) - _SYSTEM_RESERVE)
+        return max(0, min(self.memory_free + self.memory_back, self.memory_total or self.memory_free) - _SYSTEM_RESERVE)
+
+    @property
+    def budget_now(self) -> int:
+        """What of `budget` is there at this moment, before any other run has ended."""
+        if self.gpu:
+            return min(self.budget, self.gpu.memory_free)
+        return min(self.budget, max(0, self.memory_free - _SYSTEM_RESERVE))
+
+    @property
+    def when_there(self) -> str:
+        """What has to be said behind `budget`: " once the other runs have ended"; empty where all of it is there now.
+
+        Less than a worker's imports take is no matter: what was started ahead for the next run holds that much.
+        """
+        return " once the other runs have ended" if self.budget - self.budget_now >= _IMPORTS else ""
 
     @property
     def bf16(self) -> bool:
@@ -135,8 +154,9 @@ def read() -> Hardware:
     name, flags = _processor()
     total, free = _memory()
     workers = _workers()
+    ending = _ending(workers)
     return Hardware(
-        gpus=_cards(lambda nvml, index, handle: _gpu(nvml, index, handle, workers)),
+        gpus=_cards(lambda nvml, index, handle: _gpu(nvml, index, handle, workers, ending)),
         cpu=name,
         cores=_cores(),
         cpu_bf16=bool(flags & {"avx512_bf16", "amx_bf16"}),
@@ -144,7 +164,7 @@ def read() -> Hardware:
         memory_free=free,
         disk_free=_disk_free(),
         torch_cuda=_torch_has_cuda(),
-        memory_ours=sum(map(_resident, workers)),
+        memory_back=sum(map(_resident, ending)),
     )
 
 
@@ -198,7 +218,7 @@ def _cards(look: Callable[[Any, int, Any], T]) -> list[T]:
             pynvml.nvmlShutdown()
 
 
-def _gpu(nvml: Any, index: int, handle: Any, workers: set[int]) -> Gpu:
+def _gpu(nvml: Any, index: int, handle: Any, workers: set[int], ending: set[int]) -> Gpu:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     utilisation: int | None = None
     with suppress(Exception):  # not reported by every card, and not inside a MIG slice
@@ -209,10 +229,10 @@ def _gpu(nvml: Any, index: int, handle: Any, workers: set[int]) -> Gpu:
     name = _words(nvml.nvmlDeviceGetName(handle))
     computing = _held(nvml, handle, "nvmlDeviceGetComputeRunningProcesses")
     drawing = _held(nvml, handle, "nvmlDeviceGetGraphicsRunningProcesses")
-    ours = sum(held for pid, held in computing.items() if pid in workers)
+    ours, back = (sum(held for pid, held in computing.items() if pid in some) for some in (workers, ending))
     desktop = sum(held for pid, held in drawing.items() if pid not in computing)
     total, free = int(memory.total), int(memory.free)
-    return Gpu(index, name, total, free, utilisation, major >= _BF16_CAPABILITY, ours, desktop)
+    return Gpu(index, name, total, free, utilisation, major >= _BF16_CAPABILITY, ours, desktop, back)
 
 
 def _held(nvml: Any, handle: Any, question: str) -> dict[int, int]:
@@ -247,6 +267,44 @@ def _workers() -> set[int]:
     return found - {os.getpid()}
 
 
+def _ending(workers: set[int]) -> set[int]:
+    """Those of `workers` that hold nothing any more when a run of this state folder has its turn: runs that train are
+    waited for, and make room afterwards; the worker that this face started ahead is the next run's own.
+
+    Others stay: whoever chats, evaluates or exports is not waited for, and runs of another state folder are not seen.
+    """
+    return {pid for pid in workers if _ends(_read(f"/proc/{_parent(pid)}/cmdline").split("\0"))}
+
+
+def _ends(supervisor: list[str]) -> bool:
+    """Whether a worker ends before the next run: told by its supervisor's command line (engine.runs.supervisor)."""
+    try:
+        what, folder = supervisor[supervisor.index("engine.runs.supervisor") + 1 :][:2]
+    except ValueError:
+        return False
+    if what == "--warm":  # it trains once its folder is gone
+        face = _record(Path(folder) / "face.json").get("face")
+        mine = isinstance(face, dict) and face.get("pid") == os.getpid()
+        return Path(folder).parent == state_dir() / "warm" and (mine or not Path(folder).exists())
+    run = Path(what)
+    job = _record(run / "supervisor.json").get("job")
+    return run.parent == runs_dir() and isinstance(job, dict) and job.get("kind") == "train"
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it cannot be read."""
+    with suppress(ValueError):
+        found = json.loads(_read(str(path)))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _parent(pid: int) -> str:
+    """The process that started this one; its name stands in brackets and may hold brackets and blanks."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields[1] if len(fields) > 1 else ""
+
+
 def _resident(pid: int) -> int:
     """Bytes of memory that are a process's own."""
     fields = _read(f"/proc/{pid}/statm").split()
@@ -254,7 +312,7 @@ def _resident(pid: int) -> int:
 
 
 def _available(gpu: Gpu) -> int:
-    return min(gpu.memory_total, gpu.memory_free + gpu.memory_ours)
+    return min(gpu.memory_total, gpu.memory_free + gpu.memory_back)
 
 
 def _words(value: str | bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from msgspec import Struct, field
 
-from engine import recipe
+from engine import recipe, recipe_words
 from engine.choice import Choice
 from engine.errors import Exit, FtuiError
 from engine.text import number, shorten
@@ -150,8 +150,8 @@ def read(path: Path) -> Imported:
         raise FtuiError(Exit.RECIPE_INVALID, f"cannot read the file: {error.strerror}", str(path)) from None
     except UnicodeDecodeError:
         raise FtuiError(Exit.RECIPE_INVALID, "the file is not UTF-8 text", str(path)) from None
-    except yaml.YAMLError as error:
-        raise FtuiError(Exit.RECIPE_INVALID, " ".join(str(error).split()), str(path), "mend the YAML") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise FtuiError(Exit.RECIPE_INVALID, recipe_words.no_yaml(error), str(path), "mend the YAML") from None
     if not recognises(raw):
         raise FtuiError(Exit.RECIPE_INVALID, "this is no LLaMA-Factory configuration", str(path))
     return _Reading(path, {str(key): value for key, value in raw.items() if value is not None}).imported()

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 from msgspec import Struct, field
 
-from engine import paths
+from engine import paths, recipe_words
 from engine.errors import Exit, FtuiError
 from engine.recipe import SETTING_FIELDS, Checks, setting, slug
 from engine.text import number, shorten
@@ -216,18 +216,18 @@ def _read(name: str, file: Path) -> Preset:
         raise _invalid(file, f"cannot read the preset: {error.strerror}") from None
     except UnicodeDecodeError:
         raise _invalid(file, "the preset is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise _invalid(file, " ".join(str(error).split())) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise _invalid(file, recipe_words.no_yaml(error)) from None
     if not isinstance(raw, dict):
         raise _invalid(file, "a preset is a list of fields and values")
     for given in ("name", "folder", "own"):  # they follow from where the file lies
         if given in raw:
-            raise _invalid(file, f"Object contains unknown field `{given}`")
+            raise _invalid(file, f"there is no field {given}")
     try:
         where = {"name": name, "folder": str(file.parent), "own": file.parent == _own_folder()}
         preset = msgspec.convert({**raw, **where}, Preset)
     except msgspec.ValidationError as error:
-        raise _invalid(file, str(error)) from None
+        raise _invalid(file, recipe_words.told(error, raw, Preset)) from None
     try:
         preset.settings = {key: setting(key, value) for key, value in preset.settings.items()}
     except FtuiError as error:

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct, field
 
-from engine import __version__
+from engine import __version__, recipe_words
 from engine.errors import Exit, FtuiError
 
 Method = Literal["lora", "qlora", "ia3", "prompt", "prefix", "bottleneck", "freeze", "galore", "full"]
@@ -142,7 +142,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
 
     method: Method
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)]
-    epochs: Annotated[float, Meta(gt=0.0)]
+    epochs: Annotated[float, Meta(gt=0.0, le=1e6)]
     micro_batch: Positive
     accumulation: Positive
     max_length: Annotated[int, Meta(ge=8)]
@@ -232,6 +232,7 @@ class Recipe(Struct, kw_only=True, forbid_unknown_fields=True):
         return self.settings.micro_batch * self.settings.accumulation
 
 
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 SETTING_FIELDS: tuple[str, ...] = tuple(f.name for f in msgspec.structs.fields(Settings))
 
 
@@ -243,8 +244,8 @@ def slug(name: str) -> str:
 
 
 def setting(name: str, value: Any) -> Any:
-    """`value` (a string from a command line or a typed value) as the type that setting `name` has; "none" is no value.
-    Several words stand with commas between them (as LLaMA-Factory has them).
+    """`value` (a string from a command line or a typed value) as the type that setting `name` has; "none" is no value,
+    "yes" and "no" are what they say, 2,304 is 2304. Several words stand with commas between them (as LLaMA-Factory has them).
 
     Raises FtuiError(RECIPE_INVALID) with the reason when it does not fit.
     """
@@ -257,10 +258,14 @@ def setting(name: str, value: Any) -> Any:
         return None
     if get_origin(types[name]) is tuple and isinstance(value, str):
         value = [] if value == "none" else [word for part in value.split(",") if (word := part.strip())]
+    if types[name] is bool and isinstance(value, str):
+        value = {"yes": "true", "no": "false"}.get(value.lower(), value)
+    elif get_origin(types[name]) is not tuple and isinstance(value, str) and _THOUSANDS.fullmatch(value):
+        value = value.replace(",", "")
     try:
         return msgspec.convert(value, types[name], strict=False)
-    except msgspec.ValidationError as error:
-        raise FtuiError(Exit.RECIPE_INVALID, f"{name} cannot be {value!r}: {error}") from None
+    except msgspec.ValidationError:
+        raise FtuiError(Exit.RECIPE_INVALID, recipe_words.misfit(name, value, types[name])) from None
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -271,13 +276,16 @@ def to_yaml(recipe: Recipe) -> str:
 def from_yaml(text: str, where: str = "recipe") -> Recipe:
     """Read a recipe. Raises FtuiError(RECIPE_INVALID) naming the field or the line."""
     try:
-        return msgspec.convert(yaml.safe_load(text), Recipe)
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise FtuiError(Exit.RECIPE_INVALID, recipe_words.no_yaml(error), where, "mend the YAML") from None
+    try:
+        return msgspec.convert(raw, Recipe)
+    except RecursionError as error:
+        raise FtuiError(Exit.RECIPE_INVALID, recipe_words.no_yaml(error), where, "mend the YAML") from None
     except msgspec.ValidationError as error:
-        raise FtuiError(
-            Exit.RECIPE_INVALID, str(error), where, "mend the field, or make it anew with `ftui plan`"
-        ) from None
-    except (yaml.YAMLError, RecursionError) as error:  # YAML can hold itself
-        raise FtuiError(Exit.RECIPE_INVALID, " ".join(str(error).split()), where, "mend the YAML") from None
+        cause = recipe_words.told(error, raw, Recipe)
+        raise FtuiError(Exit.RECIPE_INVALID, cause, where, "mend the field, or make it anew with `ftui plan`") from None
 
 
 def load(path: Path) -> Recipe:

@@ -145,6 +145,12 @@ def ago(seconds: float) -> str:
     return "now"
 
 
+def plural(count: int, word: str, one: str = "", many: str = "") -> str:
+    """ "1 row", "3,000 rows"; with what follows in either case: "1 row holds", "3,000 rows hold"."""
+    follows = one if count == 1 else many
+    return f"{count:,} {word}{'' if count == 1 else 's'}{f' {follows}' if follows else ''}"
+
+
 def listed(words: Sequence[str], most: int = 3) -> str:
     """The first few of foreign words, and how many more there are: "<a>, <b>, <c> and 4 more"."""
     rest = f" and {len(words) - most:,} more" if len(words) > most else ""
@@ -152,7 +158,8 @@ def listed(words: Sequence[str], most: int = 3) -> str:
 
 
 def number(value: object) -> str:
-    """A setting's value as a person reads it: 1e-3 and not 0.001, 5 and not 5.0, yes and not True, none and not None."""
+    """A setting's value as a person reads it: 1e-3 and not 0.001, 5 and not 5.0, 2,304 and not 2304, yes and not True, none
+    and not None."""
     if value is None or value == ():
         return "none"
     if isinstance(value, tuple):
@@ -164,4 +171,4 @@ def number(value: object) -> str:
             mantissa, exponent = f"{value:.6e}".split("e")
             return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
         return f"{value:g}"
-    return str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

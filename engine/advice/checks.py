@@ -22,12 +22,13 @@ from engine.advice.numbers import (
     steeper,
 )
 from engine.advice.stage import NAMES
+from engine.models.memory import Memory, forecast
 from engine.recipe import Settings
-from engine.text import listed, number
+from engine.text import listed, number, plural, size
 
 
-def warnings(facts: Facts, settings: Settings, steps: int) -> list[str]:
-    """What will probably disappoint; empty where nothing speaks against the plan."""
+def warnings(facts: Facts, settings: Settings, steps: int, memory: Memory | None = None) -> list[str]:
+    """What will probably disappoint; empty where nothing speaks against the plan. `memory` is that of training."""
     return [
         *_rows(facts),
         *_masked(facts, settings),
@@ -42,12 +43,14 @@ def warnings(facts: Facts, settings: Settings, steps: int) -> list[str]:
         *_numbers(facts, settings),
         *_added(facts),
         *_machine(facts),
+        *_room(facts, settings, memory),
     ]
 
 
 def _rows(facts: Facts) -> Iterator[str]:
     if 0 < facts.rows < WARN_ROWS and facts.kind != "identity":
-        yield f"{facts.rows} rows are few: a few hundred to a few thousand usually suffice, and quality beats quantity"
+        rows = plural(facts.rows, "row", "is few", "are few")
+        yield f"{rows}: a few hundred to a few thousand usually suffice, and quality beats quantity"
 
 
 def _masked(facts: Facts, settings: Settings) -> Iterator[str]:
@@ -60,7 +63,7 @@ def _masked(facts: Facts, settings: Settings) -> Iterator[str]:
     cut = masked - (facts.counted - len(facts.starts)) if len(facts.starts) else 0
     if cut:
         rows = "1 row is" if cut == 1 else f"{cut:,} rows are"
-        yield f"{rows} cut at {settings.max_length} tokens before the answer begins: nothing of them is trained"
+        yield f"{rows} cut at {settings.max_length:,} tokens before the answer begins: nothing of them is trained"
     if masked > cut:
         rows = "1 row has" if masked - cut == 1 else f"{masked - cut:,} rows have"
         yield f"{rows} no trained token: every label is masked, see the preview"
@@ -126,7 +129,8 @@ def _passes(facts: Facts, settings: Settings) -> Iterator[str]:
             passes = "1 pass" if limit == 1 else f"{limit} passes"
             what, way = f" with rank {settings.rank}", f"{passes} or a rank of {WARN_EPOCHS_RANK}"
     if settings.epochs > limit:
-        yield f"{number(settings.epochs)} passes over {facts.rows:,} rows{what} learn them by heart: {way} will do"
+        by_heart = "it by heart" if facts.rows == 1 else "them by heart"
+        yield f"{number(settings.epochs)} passes over {plural(facts.rows, 'row')}{what} learn {by_heart}: {way} will do"
 
 
 def _evaluation(facts: Facts, settings: Settings) -> Iterator[str]:
@@ -145,11 +149,13 @@ def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
     if facts.max <= settings.max_length or facts.divided:
         return
     if facts.kind == "rl":
-        yield f"prompts of more than {settings.max_length} tokens are left out; the longest row has {facts.max}"
+        yield f"prompts of more than {settings.max_length:,} tokens are left out; the longest row has {facts.max:,}"
         return
     count = facts.cut_at(settings.max_length)
     rows = f"{facts.counted:,} rows" if facts.counted == facts.rows else f"{facts.counted:,} counted rows"
-    if count == 1:
+    if count == 1 and facts.counted == 1:
+        many, lose = "the only row is", "loses its"
+    elif count == 1:
         many, lose = f"1 of {rows} is", "loses its"
     elif count is not None:
         many, lose = f"{count:,} of {rows} are", "lose their"
@@ -157,7 +163,7 @@ def _cut(facts: Facts, settings: Settings) -> Iterator[str]:
         share = next((s for s, at in ((50, facts.p50), (5, facts.p95), (1, facts.p99)) if at > settings.max_length), 0)
         many, lose = (f"more than {share} % of the rows" if share else "a few rows (under 1 %)") + " are", "lose their"
     yield (
-        f"{many} cut at {settings.max_length} tokens and {lose} end token, the longest has {facts.max}: lengthen, or "
+        f"{many} cut at {settings.max_length:,} tokens and {lose} end token, the longest has {facts.max:,}: lengthen, or "
         "leave them out"
     )
 
@@ -179,9 +185,10 @@ def _numbers(facts: Facts, settings: Settings) -> Iterator[str]:
     hardware, context = facts.hardware, facts.model.context if facts.model else settings.max_length
     if settings.max_length > context and settings.rope != "none":
         times = settings.max_length / context
+        longest = f", and the longest row has {facts.max:,}" if facts.max <= context else ""
         yield (
-            f"{settings.max_length} tokens are {times:.1f} times the context of {context}: stretched positions ({settings.rope}) "
-            "have to be learned from long rows"
+            f"{settings.max_length:,} tokens are {times:,.1f} times the context of {context:,}{longest}: stretched positions "
+            f"({settings.rope}) have to be learned from long rows"
         )
     if hardware.device == "cpu" and settings.precision == "bf16":
         slow = (
@@ -214,3 +221,29 @@ def _machine(facts: Facts) -> Iterator[str]:
     hardware = facts.hardware
     if hardware.gpus and not hardware.torch_cuda:
         yield f"{hardware.gpus[0].name} is idle: the installed torch is a build for processors only"
+
+
+def _room(facts: Facts, settings: Settings, memory: Memory | None) -> Iterator[str]:
+    """What fits, but not now, or not in every chat. What does not fit at all is refused."""
+    hardware = facts.hardware
+    if memory is None or facts.model is None or memory.total > hardware.budget:
+        return
+    if hardware.when_there and memory.total > hardware.budget_now:
+        yield (
+            f"it needs {size(memory.total)} and {size(hardware.budget_now)} are free now: it fits{hardware.when_there}, "
+            "and waits for them in line"
+        )
+    if settings.max_length <= facts.model.context:
+        whole = forecast(
+            facts.model,
+            settings,
+            longest=settings.max_length,
+            device=hardware.device,
+            phase="chat",
+            stage=facts.stage,
+        )
+        if whole.total > hardware.budget:
+            yield (
+                f"a chat of {settings.max_length:,} tokens takes {size(whole.total)} and {size(hardware.budget)} are free: "
+                "only shorter ones fit"
+            )

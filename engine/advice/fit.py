@@ -59,6 +59,6 @@ def smallest(facts: Facts, values: Values) -> Memory | None:
 
 
 def fits(facts: Facts, values: Values, **changes: Any) -> bool:
-    """Whether that stays within what the device has free; True while no model is picked."""
+    """Whether that stays within what the device has for a run; True while no model is picked."""
     wanted = need(facts, values, **changes)
     return wanted is None or wanted.total <= facts.hardware.budget

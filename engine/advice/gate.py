@@ -69,13 +69,13 @@ def _data(facts: Facts) -> Question:
 
 def _hardware(facts: Facts, plan: Plan | None) -> Question:
     least = smallest(facts, values_of(plan.settings) if plan else {"precision": _precision(facts)})
-    free = gigabytes(facts.hardware.budget)
+    free, when = gigabytes(facts.hardware.budget), facts.hardware.when_there
     if least is None:
         return Question(
             "hardware", _HARDWARE, "pick a model: without one the memory is not known", False, PEFT, "doubt"
         )
     if least.total > facts.hardware.budget:
-        answer = f"even the smallest run needs {gigabytes(least.total)} GB and {free} GB are free: take a smaller model"
+        answer = f"even the smallest run needs {gigabytes(least.total)} GB and {free} GB are free{when}: take a smaller model"
         return Question("hardware", _HARDWARE, answer, True, PEFT, "against")
     if plan is None or plan.memory is None:
         answer = f"the smallest run needs {gigabytes(least.total)} of {free} GB"

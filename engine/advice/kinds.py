@@ -13,6 +13,7 @@ from engine.advice import fields
 from engine.hardware import Hardware
 from engine.models.facts import ModelFacts
 from engine.models.memory import Memory
+from engine.models.support import padded
 from engine.recipe import Settings, Stage
 from engine.speeds import Measured
 from engine.text import number
@@ -229,6 +230,12 @@ class Plan(Struct, kw_only=True):
         """Whether anything of such a run looks at this setting."""
         few, expert = self._counting()
         return field in few or field in expert
+
+    def unpadded(self, model: ModelFacts | None) -> bool:
+        """Whether rows are computed end to end, so that no padding is."""
+        held = self.settings
+        why, _ = padded(model, held.method, held.attention, held.neftune, held.unpadded)
+        return self.counts("unpadded") and not why
 
     def _counting(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         stage, method = self.stage.value, self.settings.method

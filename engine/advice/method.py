@@ -33,6 +33,7 @@ from engine.advice.numbers import (
     Number,
 )
 from engine.recipe import VIRTUAL, WHOLE
+from engine.text import plural
 
 _SLOWER = "1.4 to 2 times slower"
 
@@ -80,12 +81,12 @@ def method(facts: Facts, values: Values) -> Advice:
         return advice("full", f"complex, {facts.rows:,} rows, and it fits", GUIDE, "medium")
     if fits(facts, values, method="lora"):
         if facts.rows <= FULL_ROWS:
-            return advice("lora", f"{facts.rows:,} rows are few; the base stays", GUIDE)
+            return advice("lora", f"{plural(facts.rows, 'row', 'is few', 'are few')}; the base stays", GUIDE)
         return advice("lora", "equals full tuning at this size", REGRET)
     lora, packed = needs["lora"], needs["qlora"]
     if lora and packed and packed.total <= free:
         return advice("qlora", f"4 bit: {gigabytes(packed.total)} GB; LoRA needs {gigabytes(lora.total)}", GUIDE)
-    return advice("qlora", f"needs least memory; {gigabytes(free)} GB are free", GUIDE, "low")
+    return advice("qlora", f"needs least memory; {gigabytes(free)} GB for it", GUIDE, "low")
 
 
 def bits(facts: Facts, values: Values) -> Advice:
@@ -137,7 +138,8 @@ def rank(facts: Facts, values: Values) -> Advice:
         return _adapter("rank", RANK_RL, others)
     if facts.rows < FEW_ROWS:
         others.insert(0, Alternative(32, "the vendor guide's and the Phi-2 tutorial's, whatever the rows"))
-        few = RANK_FEW_ROWS._replace(reason=f"{facts.rows} rows hold little; {RANK_FEW_ROWS.value:g} is enough")
+        hold = plural(facts.rows, "row", "holds", "hold")
+        few = RANK_FEW_ROWS._replace(reason=f"{hold} little; {RANK_FEW_ROWS.value:g} is enough")
         return _adapter("rank", few, others)
     others.insert(0, Alternative(8, "a quarter of the adapter of 32 (LLaMA-Factory's default)"))
     others.insert(0, Alternative(32, "the vendor guide's and the Phi-2 tutorial's"))

@@ -23,6 +23,7 @@ from engine.advice.numbers import (
 )
 from engine.models.support import padded
 from engine.recipe import PACKED
+from engine.text import plural
 
 _LENGTH_STEP = 64
 
@@ -58,7 +59,7 @@ def max_length(facts: Facts, values: Values) -> Advice:
         reason = f"the model reads {context:,}; p99 is {facts.p99:,}"
         return Advice("max_length", chosen, reason, MODEL, "high", others)
     share = "all" if facts.max <= wanted else "99 % of"
-    reason = f"{share} your rows fit, longest {facts.max}" if facts.exact else f"{share} rows fit, by an estimate"
+    reason = f"{share} your rows fit, longest {facts.max:,}" if facts.exact else f"{share} rows fit, by an estimate"
     return Advice("max_length", chosen, reason, DATA, "high" if facts.exact else "medium", others)
 
 
@@ -142,11 +143,18 @@ def packing(facts: Facts, values: Values) -> Advice:
         others = [Alternative(False, "text by text: more steps, of fewer tokens")]
         return Advice("packing", True, PACKING_TEXT.reason, PACKING_TEXT.source, PACKING_TEXT.confidence, others)
     if facts.rows < PACK_FROM:
-        return Advice("packing", False, f"{facts.rows:,} rows need their steps", RULE, "medium", [together])
+        return Advice(
+            "packing",
+            False,
+            f"{plural(facts.rows, 'row', 'needs its', 'need their')} steps",
+            RULE,
+            "medium",
+            [together],
+        )
     if each < PACK_EACH:
         return Advice("packing", False, f"only {each:.1f} rows would fit into a pack", RULE, "medium", [together])
     others = [Alternative(False, "row by row: the same tokens in more steps")]
-    reason = f"{facts.rows:,} rows, {each:.0f} fit into {values['max_length']:,}"
+    reason = f"{plural(facts.rows, 'row')}, {each:.0f} fit into {values['max_length']:,}"
     return Advice("packing", True, reason, PACKING_ROWS.source, PACKING_ROWS.confidence, others)
 
 

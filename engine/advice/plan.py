@@ -18,6 +18,7 @@ from engine.advice.kinds import Advice, Alternative, Facts, Plan, Values, gigaby
 from engine.advice.stage import NAMES, stage
 from engine.models.memory import Memory
 from engine.recipe import Method, Settings
+from engine.speeds import best
 from engine.text import duration
 
 Rule = Callable[[Facts, Values], Advice]
@@ -129,7 +130,7 @@ def advise(
         memory=memory,
         seconds=seconds,
         seconds_source=seconds_source,
-        warnings=checks.warnings(facts, settings, steps),
+        warnings=checks.warnings(facts, settings, steps, memory),
         refusals=refusals.refusals(facts, settings, memory),
         sentence=_sentence(facts, settings, steps, seconds, memory),
         stage=stage(facts),
@@ -178,12 +179,14 @@ def _put_together(made: Epoch, facts: Facts, settings: Settings) -> str:
 
 
 def _sentence(facts: Facts, settings: Settings, steps: int, seconds: float | None, memory: Memory | None) -> str:
-    """The plan in one sentence: "SFT with LoRA on 91 rows: 115 optimizer steps, about 3 min, 2.1 of 23 GB."."""
+    """The plan in one sentence: "SFT with LoRA on 91 rows: 115 optimizer steps, about 3 min, 2.1 of 23 GB.". "roughly" 3 min
+    where nothing was measured on this machine."""
     rows = "1 row" if facts.rows == 1 else f"{facts.rows:,} rows"
     rows += _put_together(epoch(facts, of(settings)), facts, settings)
     parts = ["1 optimizer step" if steps == 1 else f"{steps:,} optimizer steps"]
     if seconds is not None:
-        parts.append(duration(seconds))
+        known = facts.model is not None and best(facts.speeds, facts.model, settings) is not None
+        parts.append(duration(seconds) if known else f"roughly {duration(seconds).removeprefix('about ')}")
     if memory is not None:
         parts.append(f"{gigabytes(memory.total)} of {gigabytes(facts.hardware.budget)} GB")
     layers = "layer" if settings.trained_layers == 1 else f"{settings.trained_layers} layers"

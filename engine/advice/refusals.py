@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from engine.advice.fit import fits, smallest, values_of
 from engine.advice.kinds import Facts, gigabytes
 from engine.advice.stage import NAMES
+from engine.models import memory as forecasts
 from engine.models import support
+from engine.models.facts import ModelFacts
 from engine.models.memory import Memory, moments
 from engine.models.trainable import trainable
 from engine.recipe import LOSSES, TOGETHER, VIRTUAL, Settings
+from engine.text import size
 
 _KEPT_CHECKPOINTS = 4  # two kept, one being written, the result
 
@@ -44,11 +47,14 @@ def _nothing_to_train(facts: Facts, settings: Settings) -> Iterator[str]:
     elif facts.kind == "rl":  # prompts alone: the answers are made while it trains
         return
     elif facts.trained_rows == 0:
-        yield f"every label of all {facts.counted:,} rows is masked: there is no answer to learn, see the preview"
+        rows = "the only row" if facts.counted == 1 else f"all {facts.counted:,} rows"
+        yield f"every label of {rows} is masked: there is no answer to learn, see the preview"
     elif facts.untrained_at(settings.max_length) == facts.counted:
+        rows = "the only row is" if facts.counted == 1 else f"all {facts.counted:,} rows are"
+        answer = "its answer begins" if facts.counted == 1 else "their answer begins"
         yield (
-            f"every label is masked: at {settings.max_length} tokens all {facts.counted:,} rows are cut before their answer "
-            f"begins, take at least {facts.first_length}"
+            f"every label is masked: at {settings.max_length:,} tokens {rows} cut before {answer}, "
+            f"take at least {facts.first_length:,}"
         )
 
 
@@ -93,8 +99,8 @@ def _rewards(facts: Facts, settings: Settings) -> Iterator[str]:
         yield "stop_on_plateau looks at the loss, which says nothing where rewards are learned from: turn it off"
     if facts.model is not None and settings.max_length + settings.answer_length > facts.model.context:
         yield (
-            f"prompts of {settings.max_length} tokens and answers of {settings.answer_length} are more than the "
-            f"{facts.model.context} that the model can read: shorten either"
+            f"prompts of {settings.max_length:,} tokens and answers of {settings.answer_length:,} are more than the "
+            f"{facts.model.context:,} that the model can read: shorten either"
         )
 
 
@@ -109,7 +115,7 @@ def _model(facts: Facts, settings: Settings) -> Iterator[str]:
         return
     if settings.max_length > model.context and settings.rope == "none":
         yield (
-            f"{settings.max_length} tokens are more than the {model.context} that the model can read: "
+            f"{settings.max_length:,} tokens are more than the {model.context:,} that the model can read: "
             "shorten them, or stretch its positions (rope)"
         )
     yield from support.reasons(model, settings, facts.hardware, facts.stage)
@@ -126,18 +132,36 @@ def _precision(facts: Facts, settings: Settings) -> Iterator[str]:
 
 
 def _room(facts: Facts, settings: Settings, memory: Memory | None) -> Iterator[str]:
-    if memory is None or facts.model is None or memory.total <= facts.hardware.budget:
+    if memory is None or facts.model is None:
         return
-    free, needed = gigabytes(facts.hardware.budget), gigabytes(memory.total)
+    if memory.total <= facts.hardware.budget:
+        yield from _unreadable(facts, facts.model, settings)
+        return
+    free, needed = f"{gigabytes(facts.hardware.budget)} GB are free{facts.hardware.when_there}", gigabytes(memory.total)
     least = smallest(facts, values_of(settings))
     if least is not None and least.total > facts.hardware.budget:
-        size = facts.model.parameters / 1e9
+        billions = facts.model.parameters / 1e9
         yield (
-            f"this model of {size:.1f} billion parameters needs {gigabytes(least.total)} GB even in 4 bit and row by row, "
-            f"{free} GB are free: take a smaller model"
+            f"this model of {billions:.1f} billion parameters needs {gigabytes(least.total)} GB even in 4 bit and row by row, "
+            f"{free}: take a smaller model"
         )
         return
-    yield f"it needs {needed} GB and {free} GB are free: {_way_out(facts, settings)}"
+    yield f"it needs {needed} GB and {free}: {_way_out(facts, settings)}"
+
+
+def _unreadable(facts: Facts, model: ModelFacts, settings: Settings) -> Iterator[str]:
+    """Positions are stretched for texts that no memory here can hold: what it would be trained for cannot be."""
+    if settings.max_length <= model.context:
+        return
+    device = facts.hardware.device
+    whole = forecasts.forecast(
+        model, settings, longest=settings.max_length, device=device, phase="chat", stage=facts.stage
+    )
+    if whole.total > facts.hardware.budget:
+        yield (
+            f"to read {settings.max_length:,} tokens takes {size(whole.total)}, and {size(facts.hardware.budget)} are free"
+            f"{facts.hardware.when_there}: shorten the length, the longest row has {facts.max:,}"
+        )
 
 
 def _way_out(facts: Facts, settings: Settings) -> str:

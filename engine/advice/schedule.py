@@ -48,6 +48,7 @@ from engine.advice.numbers import (
 )
 from engine.advice.stage import LOSS_EFFECTS
 from engine.recipe import LOSSES, PPO_PASSES, Settings
+from engine.text import plural
 
 _PRIMER_RATE = Alternative(5e-5, "the tuning primer's upper end for pre-trained weights (1e-5 to 5e-5)")
 _PAIRS: dict[Part, list[Alternative]] = {
@@ -126,7 +127,7 @@ def epochs(facts: Facts, values: Values) -> Advice:
             others.append(Alternative(10.0, "the most of the vendor guide's 2 to 10"))
     elif facts.rows < MEDIUM_DATA:
         chosen = EPOCHS_MEDIUM
-        chosen = chosen._replace(reason=f"{facts.rows:,} rows; {chosen.reason}")
+        chosen = chosen._replace(reason=f"{plural(facts.rows, 'row')}; {chosen.reason}")
         others.append(Alternative(2.0, "a third less time; the vendor guide's number for large data"))
     else:
         chosen = EPOCHS_LARGE
@@ -278,8 +279,8 @@ def eval_fraction(facts: Facts, values: Values) -> Advice:
     fraction = EVAL_FRACTION.value
     count = held_out(facts.rows, fraction)
     if facts.rows < (EVALUATE_RATED_FROM if facts.rated else EVALUATE_FROM):
-        others = [Alternative(fraction, f"holds out {count} rows (Phi-2 tutorial: always split)")]
-        return Advice("eval_fraction", 0.0, f"{facts.rows} rows: all are needed to learn", RULE, "medium", others)
+        others = [Alternative(fraction, f"holds out {plural(count, 'row')} (Phi-2 tutorial: always split)")]
+        return Advice("eval_fraction", 0.0, f"{plural(facts.rows, 'row')}: all needed to learn", RULE, "medium", others)
     others = [Alternative(0.0, "trains on all rows; nothing shows whether it only learns by heart")]
     return Advice(
         "eval_fraction", fraction, f"{count:,} rows show if it generalises", EVAL_FRACTION.source, "high", others

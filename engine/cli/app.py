@@ -6,8 +6,10 @@ import argparse
 import difflib
 import errno
 import importlib
+import itertools
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -48,6 +50,37 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise FtuiError(Exit.USAGE, message, next_step=f"`{self.prog} --help` shows how")
+
+
+class Help(argparse.HelpFormatter):
+    """Text flows to the width of the terminal and breaks between words; an indented line (an example, a table's) stays a line."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for indented, block in itertools.groupby(text.strip("\n").splitlines(), lambda line: line[:1] in ("", " ")):
+            if indented:
+                lines += [part for line in block for part in _hung(line, width)]
+            else:
+                lines += _wrapped(" ".join(block), width)
+        return "\n".join(lines)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _wrapped(text, width)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _hung(line: str, width: int) -> list[str]:
+    """A line of two columns whose second is too long goes on below that; any other line as it is."""
+    columns = re.match(r"\s*\S+(?: \S+)*\s{2,}", line)
+    if len(line) <= width or columns is None:
+        return [line]
+    first, *rest = _wrapped(line[columns.end() :], max(20, width - columns.end()))
+    return [columns[0] + first, *(" " * columns.end() + more for more in rest)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +139,7 @@ def _top() -> argparse.ArgumentParser:
         usage="ftui [VERB …]        (without a verb, on a terminal: the screens)",
         description="The terminal companion for fine-tuning language models.",
         epilog=f"verbs (each with --help):\n{table}\n\n{_exit_codes()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("--version", action="version", version=f"ftui {__version__}")
     return parser
@@ -115,7 +148,7 @@ def _top() -> argparse.ArgumentParser:
 def _exit_codes() -> str:
     """The codes as a table for --help; docs/exit-codes.md says what each means."""
     cells = [f"{code.value:>3} {code.name.lower()}" for code in Exit]
-    rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    rows = [cells[i : i + 3] for i in range(0, len(cells), 3)]
     return "exit codes:\n" + "\n".join(" " + "".join(f"{cell:<22}" for cell in row).rstrip() for row in rows)
 
 
@@ -124,7 +157,7 @@ def _verb_parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
         prog=f"ftui {verb}",
         description=VERBS[verb].capitalize() + ".",
         epilog=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     module.options(parser)

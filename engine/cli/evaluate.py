@@ -5,10 +5,10 @@ another text (T5): loss, perplexity and how many gaps are filled right. Kept in 
 answered at once.
 
 examples:
-  ftui evaluate congyu                               the scores, on 50 held-out rows at most
-  ftui evaluate congyu --answers                     each prompt, its reference, the base's and the tuned answer
+  ftui evaluate congyu                            on 50 held-out rows at most
+  ftui evaluate congyu --answers                  what both said, side by side
   ftui evaluate congyu --data unseen.jsonl --rows 200
-  ftui evaluate congyu --against congyu-rank-64      two runs on the same rows
+  ftui evaluate congyu --against congyu-rank-64   two runs on the same rows
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The export is loaded back and compared with the run before it counts as done; `ftui stop RUN` ends one that goes on.
 
 examples:
-  ftui export congyu                                 the adapter, for peft
-  ftui export congyu --merged --to ./congyu          a whole model, for transformers and everything that reads it
-  ftui export congyu --merged --dtype bf16           the same in 16 bit
-  ftui export congyu --gguf q8_0                     a GGUF for llama.cpp, with a Modelfile for Ollama
-  HF_TOKEN=… ftui export congyu --push me/congyu     and a private repository on the hub
+  ftui export congyu                               the adapter, for peft
+  ftui export congyu --merged --to ./congyu        a whole model
+  ftui export congyu --merged --dtype bf16         the same in 16 bit
+  ftui export congyu --gguf q8_0                   for llama.cpp and Ollama
+  HF_TOKEN=… ftui export congyu --push me/congyu   and a private hub repository
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
             Exit.RUN_STATE, f"{found.name} has no result yet", str(found.path), "`ftui runs` shows its state"
         )
     exports.refuse(asked, found.recipe().settings)
+    if asked.to:
+        exports.check_place(Path(asked.to))
     if not args.json:
         show.say("exporting, then loading it back to compare …", "dim")
     seen = live.mark(found)

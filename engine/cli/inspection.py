@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.advice import epoch
 from engine.cli import data, show
-from engine.text import safe, shorten, size
+from engine.text import plural, safe, shorten, size
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -46,12 +46,14 @@ def _shape(seen: Seen) -> None:
     many = len(seen.data.sources) > 1
     name = f"{len(seen.data.sources)} sources" if many else _short(read.source)
     partly = " read so far" if read.partial else ""
-    show.say(f"{name}   {len(read.examples):,} rows{partly}, {read.shape.name}, for {read.stage}", "bold")
+    show.say(f"{name}   {plural(len(read.examples), 'row')}{partly}, {read.shape.name}, for {read.stage}", "bold")
     for index, (source, shape) in enumerate(zip(seen.data.sources, read.shapes, strict=False)):
         if many:
             stops = [*read.begins[1:], len(read.examples)]
             weight = f" x {source.weight:g}" if source.weight != 1 else ""
-            show.say(f"{_short(source.source)}   {stops[index] - read.begins[index]:,} rows{weight}, {shape.name}")
+            show.say(
+                f"{_short(source.source)}   {plural(stops[index] - read.begins[index], 'row')}{weight}, {shape.name}"
+            )
         roles = ", ".join(f"{role} ← {column}" for role, column in shape.columns.items())
         unused = f"; not used: {', '.join(shape.ignored)}" if shape.ignored else ""
         show.paragraph(shorten(safe(roles + unused), _LONG), lead="columns  ")
@@ -112,7 +114,9 @@ def _cutoff(seen: Seen, cutoff: int) -> None:
     cut, divided = seen.lengths.at(cutoff), seen.dataset.stage == "pretraining"
     lost = f"{_percent(cut.trained_lost_fraction)} of trained tokens lost"
     lines = [
-        f"{cut.rows_cut:,} rows cut, {cut.lose_end:,} lose their end token, {lost}" if cut.rows_cut else "no row is cut"
+        f"{plural(cut.rows_cut, 'row')} cut, {cut.lose_end:,} {'loses its' if cut.lose_end == 1 else 'lose their'} end token, {lost}"
+        if cut.rows_cut
+        else "no row is cut"
     ]
     if divided and cut.rows_cut and seen.facts is not None:
         texts = "1 text" if cut.rows_cut == 1 else f"{cut.rows_cut:,} texts"
@@ -122,9 +126,10 @@ def _cutoff(seen: Seen, cutoff: int) -> None:
         lines.append(f"{rows} with nothing left to train")
     if seen.micro_batch > 1:
         padding, saved = cut.padding_fraction(seen.micro_batch), cut.packing(seen.micro_batch)
-        lines.append(
-            f"{seen.micro_batch} rows at once: {_percent(padding)} padding, packing would save {_percent(saved)}"
-        )
+        found = f"{_percent(padding)} padding, packing would save {_percent(saved)}"
+        if seen.plan is not None and seen.facts is not None and seen.plan.unpadded(seen.facts.model):
+            found = f"no padding (else {_percent(padding)}), so that packing saves nothing"
+        lines.append(f"{seen.micro_batch} rows at once: {found}")
     if seen.plan is not None and seen.plan.memory is not None and seen.facts is not None:
         lines.append(f"memory {size(seen.plan.memory.total)} of {size(seen.facts.hardware.budget)}")
     lead = f"at {cutoff:,}: "
@@ -218,8 +223,8 @@ def _piece(line: Text, piece: str, trained: bool) -> None:
 def show_cleaned(cleaned: Cleaned) -> None:
     show.say()
     show.say(
-        f"wrote {cleaned.path}: {cleaned.rows:,} rows, {cleaned.changed:,} changed, {cleaned.left_out:,} left out",
+        f"wrote {cleaned.path}: {plural(cleaned.rows, 'row')}, {cleaned.changed:,} changed, {cleaned.left_out:,} left out",
         "bold",
     )
     for action, rows in cleaned.actions.items():
-        show.say(f"  {action:<22} {'1 row' if rows == 1 else f'{rows:,} rows'}")
+        show.say(f"  {action:<22} {plural(rows, 'row')}")

@@ -201,6 +201,8 @@ def _events() -> Iterator[Look]:
 @contextmanager
 def _lines() -> Iterator[Look]:
     """Every change of state, every new answer, and a step line now and then."""
+    from engine.text import plural
+
     said_step, said_at, said_answer = -1, 0.0, ""
 
     def look(events: list[AnyEvent], view: RunView) -> None:
@@ -213,7 +215,7 @@ def _lines() -> Iterator[Look]:
                 case Start():
                     said_step = event.from_step
                     show.say(
-                        f"{event.total_steps} steps over {event.rows} rows on {event.device}, "
+                        f"{plural(event.total_steps, 'step')} over {plural(event.rows, 'row')} on {event.device}, "
                         f"{event.trained_parameters:,} of {event.parameters:,} parameters trained"
                     )
                 case Step() if view.start:

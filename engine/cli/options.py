@@ -154,7 +154,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--goal", choices=GOALS, help="what the tuning is for")
     parser.add_argument("--deadline", metavar="TIME", help="when it has to be done, as in 2h or 45min")
-    parser.add_argument("--method", choices=get_args(Method))
+    methods = get_args(Method)
+    parser.add_argument("--method", choices=methods, metavar="METHOD", help=f"way to train: {', '.join(methods)}")
     add_rows(parser)
     for short, name in SHORT.items():
         parser.add_argument(f"--{short}", metavar="N", help=f"{_SHORT_HELP[short]} ({name})")
@@ -375,7 +376,7 @@ def described(word: str) -> Recipe | Imported:
         return directory.find(word).recipe()
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
         return recipe.load(path)  # once more, for its words on what is wrong
     return llamafactory.read(path) if llamafactory.recognises(raw) else recipe.load(path)
 

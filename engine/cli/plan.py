@@ -200,7 +200,8 @@ def show_memory(draft: Draft) -> None:
     bar = "".join(
         _FILLS[i % len(_FILLS)] * max(1, round(count / whole * _MEMORY_BAR)) for i, (_, count) in enumerate(parts)
     )
-    show.say(f"memory {bar:┄<{_MEMORY_BAR}} {size(phases['training'].total)} of {size(budget)}")
+    there = draft.advice_facts.hardware.when_there
+    show.say(f"memory {bar:┄<{_MEMORY_BAR}} {size(phases['training'].total)} of {size(budget)}{there}")
     rows: list[tuple[str, ...]] = []
     for i, (name, _) in enumerate(parts):
         counts = (getattr(memory, name) for memory in phases.values())
@@ -223,7 +224,8 @@ def show_fits(draft: Draft) -> None:
             ]
             name = f"{fit.label} *" if fit.checkpointing else fit.label
             rows.append((show.styled(name), *(show.styled(*cell) for cell in cells)))
-    show.say(f"✓ fits into {size(draft.advice_facts.hardware.budget)}, ✗ does not", "dim")
+    machine = draft.advice_facts.hardware
+    show.say(f"✓ fits into the {size(machine.budget)} for a run here{machine.when_there}, ✗ does not", "dim")
     show.console().print(show.table(columns, rows, right=columns[1:]))
     if any(fit.checkpointing for fit in table):
         show.say("* with gradient checkpointing", "dim")

@@ -1,8 +1,9 @@
-"""Without --wait it returns at once; the run goes on in the background, whatever
-happens to this terminal.
+"""Without --wait it returns at once; the run goes on in the background, whatever happens to this terminal.
+
 One run trains at a time on a processor, and on each GPU. Another one waits in line, and starts by
 itself when its turn comes: first come, first served. It also waits for a GPU on which others
 compute. `ftui runs` shows the line, `ftui runs --gpus` who uses what.
+
 With --then another stage follows by itself: a run of its own, which waits for those it begins from. Its
 settings come from its own plan; --edit STAGE.FIELD=VALUE changes one.
 
@@ -11,7 +12,7 @@ examples:
   ftui train --data rows.jsonl --model ./my-model --method qlora --wait
   ftui train recipe.yaml --epochs 3
   ftui train --data rows.jsonl --then dpo:pairs.json --edit dpo.beta=0.3
-  ftui train --data rows.jsonl --then reward:pairs.json --then grpo:prompts.jsonl
+  ftui train --data rows.jsonl --then reward:pairs.json --then grpo:asks.jsonl
 """
 
 from __future__ import annotations

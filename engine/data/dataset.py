@@ -313,7 +313,8 @@ class _Loading:
     def _none_usable(self) -> FtuiError:
         first = self._skipped[0]
         code = first.code if all(bad.code == first.code for bad in self._skipped) else Exit.DATA_ROW
-        cause = f"none of the {len(self._skipped)} rows can be used: {first.reason}"
+        many = len(self._skipped)
+        cause = f"{'the only row cannot' if many == 1 else f'none of the {many:,} rows can'} be used: {first.reason}"
         how = "" if self._data.on_bad_row == "repair" else ", or have mended what can be (--bad-rows repair)"
         return FtuiError(code, cause, first.source, "mend the file" + how)
 

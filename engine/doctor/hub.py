@@ -24,8 +24,8 @@ def hub(machine: Machine) -> list[Check]:
         Check(
             name="hub",
             level="warning",
-            detail=f"{address}: {reason}; {token}",
-            fix="models that are here still work; behind a mirror, set HF_ENDPOINT; behind a proxy, HTTPS_PROXY",
+            detail=f"cannot be reached: {reason} ({address}); {token}",
+            fix="offline work goes on with the models that are here; behind a mirror, set HF_ENDPOINT; behind a proxy, HTTPS_PROXY",
         )
     ]
 

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -174,7 +175,7 @@ class Machine:
             except urllib.error.HTTPError:
                 answer.append("")  # it answers; which page it has does not matter here
             except (OSError, ValueError) as error:
-                answer.append(str(getattr(error, "reason", error)))
+                answer.append(_in_words(getattr(error, "reason", error)))
 
         # The timeout above does not cover the name look-up, so the whole question has one as well.
         asking = threading.Thread(target=ask, daemon=True)
@@ -196,3 +197,14 @@ class Machine:
             except OSError:
                 continue
         return sorted(found, key=lambda worker: worker.pid)
+
+
+def _in_words(error: object) -> str:
+    """Why an address does not answer, without the numbers of the operating system."""
+    if isinstance(error, socket.gaierror):
+        return "its name is not found"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

@@ -154,7 +154,7 @@ def _virtual(facts: ModelFacts, settings: Settings, stage: Stage) -> Iterator[st
         )
     if settings.rope == "none" and facts.context - settings.virtual_tokens < settings.max_length <= facts.context:
         yield (
-            f"{settings.max_length} tokens and {settings.virtual_tokens} virtual ones are more than the {facts.context} that "
+            f"{settings.max_length:,} tokens and {settings.virtual_tokens} virtual ones are more than the {facts.context:,} that "
             "the model can read: lower max_length or virtual_tokens"
         )
 

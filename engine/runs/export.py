@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +101,21 @@ def taken(folder: Path) -> bool:
         return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError:
         return True
+
+
+def check_place(folder: Path) -> None:
+    """Raise FtuiError(EXPORT_FAILED) where something is in `folder` already, FtuiError(PERMISSION) where it cannot be made:
+    that is tried, since root is told that it may write anywhere."""
+    if taken(folder):
+        raise FtuiError(Exit.EXPORT_FAILED, f"{folder.name} is there and not empty", str(folder), "name another folder")
+    there = folder.parent
+    try:
+        while not there.exists():
+            there = there.parent
+        Path(tempfile.mkdtemp(prefix=".ftui-", dir=there)).rmdir()
+    except OSError as error:
+        cause = f"nothing can be written to {there} ({error.strerror or error})"
+        raise FtuiError(Exit.PERMISSION, cause, str(folder), "name another folder") from None
 
 
 def ollama_name(run: str) -> str:

@@ -75,7 +75,8 @@ class Spot(Struct, frozen=True, kw_only=True):
     def short_of(self, need: int, now: bool = False) -> str:
         """Why a plan that takes `need` bytes does not fit there, when its turn comes or `now`; empty where it fits."""
         room = self.memory_free if now else self.memory_soon
-        return f"the plan takes {size(need)}, and {size(room)} are free on {self.title}" if need > room else ""
+        are = "are" if room == self.memory_free else "will be"
+        return f"the plan takes {size(need)}, and {size(room)} {are} free on {self.title}" if need > room else ""
 
 
 def look(machine: Hardware | None = None) -> list[Spot]:
@@ -102,12 +103,12 @@ def look(machine: Hardware | None = None) -> list[Spot]:
 
     if not known:
         there = [User(ticket.name, 0, True) for ticket in line if ticket.slot == CPU]
-        soon = machine.memory_free + machine.memory_ours
+        soon = machine.memory_free + machine.memory_back
         return [spot(CPU, machine.cpu, machine.memory_total, machine.memory_free, soon, there)]
     found = []
     for card in machine.gpus:
         users = [User(names.get(u.pid, u.who) if u.ours else u.who, u.memory, u.ours) for u in seen.get(card.index, [])]
-        soon = card.memory_free + card.memory_ours
+        soon = card.memory_free + card.memory_back
         found.append(spot(f"gpu-{card.index}", card.name, card.memory_total, card.memory_free, soon, users))
     return found
 

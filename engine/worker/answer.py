@@ -47,7 +47,7 @@ def reply(now: Session, client: Client, ask: Ask) -> None:
             client.send({"id": ask.id, "error": f"the conversation has {len(ids)} tokens, the model takes {limit}"})
             return
         model.eval()
-        began, count, reason = time.monotonic(), 0, "end"
+        began, last = time.monotonic(), generate.Piece(reason="end")
         now.asked.add(which)
         with as_asked:
             # A faster reader takes a second to make: it is made when nobody waits for an answer.
@@ -56,15 +56,11 @@ def reply(now: Session, client: Client, ask: Ask) -> None:
             pieces = generate.stream(
                 source, now.tokenizer, ids, sampling, ends, lambda: client.gone or ask.id in client.stopped
             )
-            for text, ended in pieces:
-                if ended:
-                    reason = ended
-                else:
-                    client.send({"id": ask.id, "text": text})
-                    count += 1
-        client.send(
-            {"id": ask.id, "done": True, "reason": reason, "tokens": count, "seconds": time.monotonic() - began}
-        )
+            for last in pieces:
+                if last.text:
+                    client.send({"id": ask.id, "text": last.text})
+        seconds = time.monotonic() - began
+        client.send({"id": ask.id, "done": True, "reason": last.reason, "tokens": last.tokens, "seconds": seconds})
     except torch.OutOfMemoryError:
         client.send({"id": ask.id, "error": "out of memory: shorten the conversation or the answer"})
     except Exception as error:  # a question must never end the worker

@@ -85,10 +85,7 @@ def _allowed(now: Session, options: Options, result: Path, target: Path) -> Voca
     """Refuse what cannot work before anything is loaded; the vocabulary of a GGUF."""
     settings = now.recipe.settings
     exports.refuse(options, settings)
-    if exports.taken(target):
-        raise FtuiError(
-            Exit.EXPORT_FAILED, "the folder for the export is not empty", str(target), "choose another with --to"
-        )
+    exports.check_place(target)
     if options.kind != "gguf":
         return None
     if now.recipe.stage == "reward":
@@ -125,7 +122,7 @@ def _check_space(now: Session, options: Options, result: Path, target: Path) -> 
             Exit.DISK_FULL,
             f"the export needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left",
             str(target.parent),
-            "free some space, or choose another place with --to",
+            "free some space, or name another folder",
         )
 
 

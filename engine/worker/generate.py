@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from engine.worker.decode import Next, mixed
 
 LIKELIEST = 256  # tokens looked at first
+HALF = "\ufffd"  # what bytes that are no whole character are decoded to
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
@@ -22,6 +23,14 @@ class Sampling(Struct, frozen=True, kw_only=True):
     top_p: float = 0.9
     max_tokens: int = 256
     seed: int | None = None
+
+
+class Piece(Struct, frozen=True):
+    """What an answer goes on with, or why it ended; `tokens` are all so far, also those whose text is not whole yet."""
+
+    text: str = ""
+    reason: str = ""
+    tokens: int = 0
 
 
 def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -37,31 +46,33 @@ def stream(
     sampling: Sampling,
     ends: set[int],
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[str, str]]:
-    """Yield (text, "") for each new piece of the answer and ("", reason) at its end: "end", "length" or "stopped".
+) -> Iterator[Piece]:
+    """Yield each new piece of the answer, and at its end one with the reason: "end", "length" or "stopped".
 
     Randomness comes from a generator of its own: the state that training depends on is never touched.
     """
     random: torch.Generator | None = None
     answer: list[int] = []
-    shown = ""
+    text = shown = ""
     for _ in range(sampling.max_tokens):
         if should_stop():
-            yield "", "stopped"
+            yield Piece(reason="stopped", tokens=len(answer))
             return
         logits = source.logits([*ids, *answer])
         random = random or _drawn_from(sampling.seed, logits.device)
         token = _choose(logits, sampling, random)
         if token in ends:
-            yield "", "end"
+            if rest := text[len(shown) :]:  # nothing more comes that could complete it: this is what was said
+                yield Piece(rest, tokens=len(answer))
+            yield Piece(reason="end", tokens=len(answer))
             return
         answer.append(token)
         text = str(tokenizer.decode(answer, skip_special_tokens=True))
-        # A character may need several tokens; until they are all there it decodes to the replacement mark.
-        if not text.endswith("\ufffd") and len(text) > len(shown):
-            yield text[len(shown) :], ""
-            shown = text
-    yield "", "length"
+        whole = text.rstrip(HALF)  # a character may need several tokens
+        if len(whole) > len(shown):
+            yield Piece(whole[len(shown) :], tokens=len(answer))
+            shown = whole
+    yield Piece(reason="length", tokens=len(answer))
 
 
 def _drawn_from(seed: int | None, place: torch.device) -> torch.Generator:
@@ -106,7 +117,10 @@ def answers(
     max_tokens: int = 40,
     batch: int = 8,
 ) -> Iterator[str]:
-    """The greedy answer to each prompt (token ids), in order, computed `batch` at a time, padded on the left."""
+    """The greedy answer to each prompt (token ids), in order, computed `batch` at a time, padded on the left.
+
+    Of one that is cut after `max_tokens`, a character that is not whole is left out.
+    """
     ends = stop_ids(model, tokenizer)
     training = model.training
     model.eval()
@@ -129,6 +143,11 @@ def answers(
                     pad_token_id=padding,
                     eos_token_id=sorted(ends),
                 )
-            yield from (text.strip() for text in tokenizer.batch_decode(result[:, longest:], skip_special_tokens=True))
+            yield from (_said(tokenizer, row, ends) for row in result[:, longest:].tolist())
     finally:
         model.train(training)
+
+
+def _said(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], ends: set[int]) -> str:
+    text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
+    return (text if ends.intersection(ids) else text.rstrip(HALF)).strip()

@@ -66,9 +66,9 @@ def test_what_a_stage_begins_from_by_itself() -> None:
 def test_words_of_the_command_line() -> None:
     assert chain.parse("dpo:pairs.json*0.5") == chain.Later(stage="dpo", data="pairs.json*0.5")
     for word, cause in (
-        ("dpo", "--then takes STAGE:ROWS, not dpo"),
-        ("dpo:", "--then takes STAGE:ROWS, not dpo:"),
-        ("dop:pairs.json", "--then: there is no stage dop"),
+        ("dpo", "a later stage is STAGE:ROWS, not dpo"),
+        ("dpo:", "a later stage is STAGE:ROWS, not dpo:"),
+        ("dop:pairs.json", "there is no stage dop"),
     ):
         with pytest.raises(FtuiError) as error:
             chain.parse(word)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -313,14 +316,35 @@ def test_hub_and_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_hub_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
     with socket.socket() as silent:  # listens here, in the test, and never accepts
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)
         host, port = silent.getsockname()
         assert Machine().reach(f"http://{host}:{port}", 0.2)
     assert Machine().reach("nothing:", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "its name is not found"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (TimeoutError("timed out"), "no answer in time"),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError(error)
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    assert Machine().reach("https://somewhere", 5.0) == words
+    made = Made(tmp_path)
+    made.silence = words
+    found = worst(hub.hub(made))
+    assert found.detail.startswith(f"cannot be reached: {words} (https://huggingface.co); ")
+    assert "offline work goes on" in found.fix and "Errno" not in found.detail
 
 
 def test_four_bit_that_does_not_work(made: Made) -> None:

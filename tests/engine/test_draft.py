@@ -330,3 +330,18 @@ def test_rows_are_counted_with_the_tokens_that_an_edit_adds(tiny_model: Path, tm
     assert again.lengths.max == plain.lengths.max and again.advice_facts.model == before
     with pytest.raises(FtuiError, match="writes Ġ for a piece of text that is another"):
         drafts.replan(plain, {"added_tokens": "Ġ"})
+
+
+def test_placeholders_are_counted_as_the_findings_count_them(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    said = ["I am {{name}}.", "{{author}} made me.", "I am {{name}}, by {{author}}.", "Hello."]
+    path.write_text(json.dumps([{"instruction": f"{n}?", "output": text} for n, text in enumerate(said)]))
+    draft = drafts.make(Choice(model=str(tiny_model), data=str(path)), strict=False)
+    (found,) = [one for one in draft.findings if one.kind == "placeholders"]
+    assert found.message == "3 rows hold {{name}} or {{author}}" and draft.dataset.placeholders["name"] == 2
+    assert drafts.refusals(draft) == ["3 rows still hold {{author}} or {{name}}: give --set author=… --set name=…"]
+
+
+def test_a_length_that_no_chat_can_hold_is_not_ready(tiny_model: Path, rows: Path) -> None:
+    draft = make(tiny_model, data=str(rows), edits={"max_length": 10**13})
+    assert any(reason.startswith("to read 10,000,000,000,000 tokens takes") for reason in drafts.refusals(draft))

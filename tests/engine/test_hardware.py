@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from engine import hardware
+from engine import hardware, paths
 from engine.hardware import Gpu, GpuUser, Hardware
 
 GB = 10**9
@@ -131,8 +132,10 @@ def test_who_uses_a_card(two_cards: FakeNvml, monkeypatch: pytest.MonkeyPatch, w
     big, small = found.gpus
     assert (big.memory_ours, big.memory_desktop, big.memory_of_others) == (30 * GB, GB, 9 * GB)
     assert big.occupied and not small.occupied  # 1 GB of 16 in use, by nobody who computes: the driver
-    assert found.budget == 70 * GB  # for a run whose turn comes after the one that trains there now
-    assert found.emptiest == big and found.memory_ours > 0
+    assert found.budget == 40 * GB  # nobody knows what run this worker is of: nothing ends for the next one
+    assert found.emptiest == big and found.memory_back == 0
+    monkeypatch.setattr(hardware, "_ending", lambda workers: workers & {worker.pid})
+    assert hardware.read().budget == 70 * GB  # for a run whose turn comes after the one that trains there now
 
 
 def test_a_card_that_only_our_runs_use_is_not_occupied(
@@ -145,9 +148,48 @@ def test_a_card_that_only_our_runs_use_is_not_occupied(
 
 
 def test_what_runs_before_hold_is_counted_on_up_to_all_there_is() -> None:
-    found = Hardware(memory_total=10 * GB, memory_free=4 * GB, memory_ours=3 * GB)
-    assert 6 * GB < found.budget < 7 * GB
-    assert Hardware(memory_total=10 * GB, memory_free=9 * GB, memory_ours=3 * GB).budget < 10 * GB
+    found = Hardware(memory_total=10 * GB, memory_free=4 * GB, memory_back=3 * GB)
+    assert 6 * GB < found.budget < 7 * GB and 3 * GB < found.budget_now < 4 * GB
+    assert found.when_there == " once the other runs have ended"
+    assert Hardware(memory_total=10 * GB, memory_free=9 * GB, memory_back=3 * GB).budget < 10 * GB
+    alone = Hardware(memory_total=10 * GB, memory_free=4 * GB, memory_back=GB // 2)  # started ahead, by this very face
+    assert alone.when_there == "" and alone.budget > alone.budget_now
+
+
+@pytest.mark.parametrize(
+    ("folder", "job", "back"),
+    [
+        ("here", "train", True),
+        ("here", "serve", False),  # whoever chats is not waited for
+        ("here", "export", False),
+        ("elsewhere", "train", False),  # another state folder has another line
+        ("warm, mine", "", True),  # the next run's own
+        ("warm, theirs", "", False),
+        ("warm, gone", "", True),  # it was handed a run
+    ],
+)
+def test_only_what_ends_before_a_run_is_counted_on(tmp_path: Path, folder: str, job: str, back: bool) -> None:
+    if folder.startswith("warm"):
+        place = paths.private_dir(paths.state_dir() / "warm") / "abc"
+        if not folder.endswith("gone"):
+            place.mkdir()
+            face = os.getpid() if folder.endswith("mine") else 1
+            (place / "face.json").write_text(json.dumps({"face": {"pid": face}}))
+        command = ["--warm", str(place)]
+    else:
+        place = (paths.runs_dir() if folder == "here" else tmp_path) / "20260101-000000-first"
+        place.mkdir()
+        (place / "supervisor.json").write_text(json.dumps({"job": {"kind": job}}))
+        command = [str(place), "--lock", "3"]
+    worker = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()", "-m", "engine.worker"]
+    code = f"import subprocess; subprocess.run({worker!r})"
+    supervisor = [sys.executable, "-c", code, "-m", "engine.runs.supervisor", *command]
+    with subprocess.Popen(supervisor, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        held = hardware.read().memory_back
+        process.stdin.close()
+    assert (held > 0) is back
 
 
 def test_hidden_cards_are_not_read(two_cards: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:

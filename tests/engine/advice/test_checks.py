@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.advice.kinds import Facts
 from engine.advice.plan import advise
 from engine.hardware import Gpu, Hardware
-from tests.engine.advice.cases import GB, NEW_CPU, OLD_CPU, card, facts, identity
+from tests.engine.advice.cases import GB, LLAMA, NEW_CPU, OLD_CPU, SMOL, card, facts, identity
 
 
 def warned(given: Facts, word: str, **edits: Any) -> str:
@@ -205,7 +206,7 @@ def test_a_beta_that_is_ignored() -> None:
 
 
 def test_a_length_beyond_the_context() -> None:
-    assert "2.0 times the context of 8192" in warned(facts(), "times the context", max_length=16_384)
+    assert "2.0 times the context of 8,192" in warned(facts(), "times the context", max_length=16_384)
     assert not warned(facts(), "times the context", max_length=8192)
 
 
@@ -233,3 +234,27 @@ def test_prompts_that_are_too_long_are_left_out_and_nothing_is_said_of_answers()
         "prompts of more than 250 tokens are left out; the longest row has 300"
     )
     assert not warned(given, "answer", max_length=150) and not warned(given, "left out", max_length=300)
+
+
+def test_what_fits_only_once_other_runs_have_ended_says_so() -> None:
+    busy = msgspec.structs.replace(OLD_CPU, memory_free=1 * GB, memory_back=20 * GB)
+    assert warned(facts(hardware=busy), "are free now: it fits once the other runs have ended")
+    assert not warned(facts(hardware=OLD_CPU), "are free now")
+    roomy = msgspec.structs.replace(OLD_CPU, memory_free=20 * GB, memory_back=2 * GB)
+    assert not warned(facts(hardware=roomy), "are free now")
+    full = advise(facts(model=LLAMA, hardware=busy), edits={"method": "full"})
+    assert "are free once the other runs have ended: " in full.refusals[0]
+
+
+def test_a_chat_that_no_memory_holds_is_told_of() -> None:
+    long = msgspec.structs.replace(SMOL, context=10_000_000)
+    given = facts(model=long, max=256)
+    assert warned(given, "a chat of 10,000,000 tokens takes", max_length=10_000_000)
+    assert not warned(given, "a chat of", max_length=8192)
+
+
+def test_one_row_is_no_rows() -> None:
+    plan = advise(facts(1), edits={"epochs": 20})
+    said = " ".join([*plan.warnings, *(advice.reason for advice in plan.advice)])
+    assert "1 row is few" in said and "1 row holds little" in said and "1 row: all needed" in said
+    assert "1 rows" not in said

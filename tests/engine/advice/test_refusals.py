@@ -163,7 +163,7 @@ TABLE = [
         {"stop_on_plateau": False},
     ),
     Refused(
-        "prompts of 8000 tokens and answers of 256 are more than the 8192 that the model can read: shorten either",
+        "prompts of 8,000 tokens and answers of 256 are more than the 8,192 that the model can read: shorten either",
         facts(stage="grpo"),
         {"max_length": 8000, "answer_length": 256},
         {"answer_length": 192},
@@ -258,7 +258,7 @@ TABLE = [
         {"method": "prompt"},
     ),
     Refused(
-        "8190 tokens and 20 virtual ones are more than the 8192 that the model can read: lower max_length or virtual_tokens",
+        "8,190 tokens and 20 virtual ones are more than the 8,192 that the model can read: lower max_length or virtual_tokens",
         facts(),
         {"method": "prompt", "max_length": 8190, "rope": "none"},
         {"virtual_tokens": 2},
@@ -314,7 +314,7 @@ TABLE = [
         facts(model=like(shape="seq2seq", gaps=False), stage="pretraining"),
     ),
     Refused(
-        "9000 tokens are more than the 8192 that the model can read: shorten them, or stretch its positions (rope)",
+        "9,000 tokens are more than the 8,192 that the model can read: shorten them, or stretch its positions (rope)",
         facts(),
         {"max_length": 9000, "rope": "none"},
         {"rope": "yarn"},
@@ -445,6 +445,13 @@ TABLE = [
         {"precision": "bf16"},
         flash=True,
     ),
+    # a length that no memory holds, however short the rows are
+    Refused(
+        "to read 99,999,999 tokens takes * TB, and * GB are free: shorten the length, the longest row has 256",
+        facts(max=256),
+        {"max_length": 99_999_999},
+        {"max_length": 8192},
+    ),
     # memory, with the mildest change that makes it fit
     Refused(
         "it needs * GB and * GB are free: a micro-batch of * fits",
@@ -536,6 +543,7 @@ def test_every_refusal_of_the_source_has_its_row(module: ModuleType) -> None:
         (facts(), {"packing": True, "method": "qlora"}),
         (facts(stage="pretraining"), {"unpadded": False}),
         (facts(trained_rows=1), {}),
+        (facts(), {"max_length": 16_384}),  # beyond the context, and there is memory to read it
         (facts(hardware=DISK), {}),
         (facts(), {"method": "lora", "trained_layers": 31}),
         (facts(model=STRANGE), {"method": "galore"}),

@@ -158,7 +158,7 @@ def test_options_go_over_what_the_yaml_says(ftui: Ftui, factory: Path, rows: Pat
 def test_train_takes_such_a_yaml_too(ftui: Ftui, factory: Path) -> None:
     said = ftui("train", factory, "--length", "100000", "-e", "rope=none")
     assert said.code == Exit.PLAN_REFUSED
-    assert "100000" in said.err
+    assert "100,000" in said.err
     assert directory.all_runs() == []
 
 

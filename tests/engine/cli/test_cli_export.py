@@ -95,3 +95,21 @@ def test_what_a_method_cannot_be_exported_as(
     fake.whole()
     assert main(["export", "Bea", *([kind] if kind else [])]) == Exit.EXPORT_FAILED
     assert words in " ".join(capsys.readouterr().err.split()) and jobs == []
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_starts(
+    jobs: list[Job], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for place in (Path("/proc/x"), file / "x", Path("/proc/no/such/folder")):
+        assert main(["export", "Ada", "--to", str(place)]) == Exit.PERMISSION
+        said = capsys.readouterr().err
+        assert "nothing can be written to" in said and "name another folder" in said and "GB" not in said
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert main(["export", "Ada", "--to", str(tmp_path / "full")]) == Exit.EXPORT_FAILED
+    assert "full is there and not empty" in capsys.readouterr().err
+    assert jobs == []
+    assert main(["export", "Ada", "--to", str(tmp_path / "new" / "deep")]) == 0
+    assert not (tmp_path / "new").exists()  # it was only looked at

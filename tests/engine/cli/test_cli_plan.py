@@ -149,7 +149,7 @@ def test_a_plan_that_cannot_work_says_so_and_train_refuses(ftui: Ftui, rows: Pat
     assert "will not start" in ftui("plan", *words).out
     said = ftui("train", *words)
     assert said.code == Exit.PLAN_REFUSED
-    assert "100000" in said.err
+    assert "100,000" in said.err
     assert directory.all_runs() == []
 
 

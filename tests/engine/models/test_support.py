@@ -54,7 +54,7 @@ def test_refused_with_a_way_out(
         ({"method": "prompt"}, "grpo", "between the tokens of prompt tuning and the text: take method lora"),
         ({"method": "prefix"}, "rloo", "between the tokens of prefix tuning and the text: take method lora"),
         ({"method": "prefix", "gradient_checkpointing": True}, "sft", "turn it off, or take method prompt"),
-        ({"method": "prompt", "max_length": 8180}, "sft", "8180 tokens and 20 virtual ones are more than the 8192"),
+        ({"method": "prompt", "max_length": 8180}, "sft", "8,180 tokens and 20 virtual ones are more than the 8,192"),
         ({"neftune": 5.0}, "rloo", "neftune's noise would spoil: leave it out"),
         ({"neftune": 5.0, "method": "prompt"}, "sft", "not with the tokens that prompt tuning learns: leave it out"),
         ({"added_tokens": ("<a>",), "method": "ia3"}, "sft", "would never learn: take method lora or full"),

@@ -127,7 +127,7 @@ def test_token_by_token_and_all_at_once_are_the_same_answer(base: Callable[[Sett
     def one_by_one(tuned: bool) -> list[str]:
         ends = generate.stop_ids(made, words)
         source = decode.reader(made, tuned)
-        return ["".join(t for t, _ in generate.stream(source, words, ids, sampling, ends)).strip() for ids in prompts]
+        return ["".join(p.text for p in generate.stream(source, words, ids, sampling, ends)).strip() for ids in prompts]
 
     streamed = one_by_one(True)
     assert streamed == together

@@ -202,8 +202,10 @@ def test_what_cannot_be_exported_is_refused_before_anything_loads(
     monkeypatch.setattr(export, "_reference", lambda *_: pytest.fail("a model was loaded"))
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    with pytest.raises(FtuiError, match="not empty"):
+    with pytest.raises(FtuiError, match="is there and not empty"):
         export.run(Session(run), {"kind": "merged", "to": str(tmp_path / "taken")})
+    with pytest.raises(FtuiError, match="nothing can be written to /proc"):
+        export.run(Session(run), {"kind": "merged", "to": "/proc/x"})
     assert refused(run, tmp_path / "x", kind="merged", shard_size="huge").code == Exit.USAGE
     assert refused(run, tmp_path / "x", kind="gguf", format="q3").code == Exit.USAGE
     assert refused(run, tmp_path / "x", kind="merged", push="../up").code == Exit.USAGE
