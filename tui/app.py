@@ -94,6 +94,7 @@ class FtuiApp(TerminalApp):
             for key, mode, word in MODE_KEYS
         ),
         Binding("question_mark", "help", "Help", key_display="?", id="app.help"),
+        Binding("f1", "help", "Help", id="app.help-while-typing"),
         Binding("q", "quit", "Quit", show=False, id="app.quit"),
     ]
 
@@ -107,8 +108,10 @@ class FtuiApp(TerminalApp):
         self.theme = DARK.name
         self._opening = opening
         self.run_shown = run  # the run that 3, 4 and 5 go to
+        self.visited: RunDir | None = None  # the run that was looked at since Runs was left
         self.wizard = Wizard(self)
         self._new_run = ""  # the mode of the step that the new run has come to
+        self._trail = [self.DEFAULT_MODE]  # the modes that led here, this one last; "new" for every step of the new run
         self.farewell: list[str] = []  # printed on the terminal after the app has left it
         self.fault: FtuiError | None = None  # why it left by itself
 
@@ -213,7 +216,7 @@ class FtuiApp(TerminalApp):
 
     def _show_run(self, mode: str, run: RunDir) -> None:
         """One screen a run and mode, kept while the app lives: a chat is still there when the person comes back."""
-        self.run_shown = run
+        self.run_shown = self.visited = run
         name = f"{mode}:{run.name}"
         if name not in self._modes:
             make = _OF_A_RUN[mode]
@@ -255,7 +258,8 @@ class FtuiApp(TerminalApp):
             self.new_run("source")
 
     def forget_new_run(self) -> None:
-        """The new run has become a run: the next one begins afresh."""
+        """The new run has become a run: the next one begins afresh, and back from this one is home."""
+        self._trail = [self.DEFAULT_MODE, self._trail[-1]]
         self.wizard.reset()
         if self._new_run:
             self.remove_mode(self._new_run)
@@ -279,7 +283,16 @@ class FtuiApp(TerminalApp):
         """The palette stays on no stack that is left: it would act on the next one."""
         if isinstance(self.screen, CommandPalette):
             self.pop_screen()
+        place = "new" if mode == self._new_run else mode
+        if place in self._trail:  # going there again is going back: nobody walks in circles
+            del self._trail[self._trail.index(place) :]
+        self._trail.append(place)
         return super().switch_mode(mode)
+
+    def back(self) -> None:
+        """Go where the person came from; nowhere from home."""
+        before = self._trail[-2:][0]
+        self.switch_mode(self._new_run if before == "new" else before)
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
         """What ctrl+p offers: the modes, and what the screen's own keys do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -34,6 +35,7 @@ class Ask(Vertical):
         & Input { width: 1fr; min-width: 16; }
         &.-short Input { width: 20; }
         & .mistake { width: auto; max-width: 60%; padding: 0 0 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+        & > .below { display: none; height: auto; }
         & > Rows { display: none; margin: 1 0 0 0; }
     }
     """
@@ -55,6 +57,7 @@ class Ask(Vertical):
             yield Static("", classes="label", markup=False)
             yield Field(disabled=True)  # disabled while hidden, else it could get the focus
             yield Static("", classes="mistake", markup=False)
+        yield Static("", classes="below", markup=False)
         yield Rows(verb="Take it", disabled=True)
 
     def ask(
@@ -65,11 +68,13 @@ class Ask(Vertical):
         hint: str = "",
         short: bool = False,
         choices: Sequence[Item] = (),
+        begun: bool = False,
     ) -> None:
         """Open with `value`, ready to be typed over. `hint` stands beside it until there is a mistake to show.
 
         short    the value needs few letters, so that more room is left for hint and mistake
         choices  values to choose from; the key of each is what a person would type
+        begun    `value` is the beginning of what is being typed: typing goes on behind it
         """
         self.set_class(short, "-short")
         if not self.display:
@@ -85,12 +90,20 @@ class Ask(Vertical):
         field.value = value
         field.disabled = False
         self.display = True
-        field.focus()
-        field.action_select_all()
+        field.select_on_focus = not begun
+        if begun:
+            field.action_end()
+        else:
+            field.action_select_all()
+        self.screen.set_focus(field)  # not field.focus(): that waits behind the keys that were typed in the meantime
 
     def _say(self, text: str, bad: bool = False) -> None:
         content = Content.styled(f"✗ {safe(text)}", BAD) if bad else Content.styled(safe(text), FAINT)
-        self.query_one(".mistake", Static).update(content)
+        beside = not bad or content.cell_length < self.size.width * 6 // 10  # what its style leaves it
+        self.query_one(".mistake", Static).update(content if beside else "")
+        below = self.query_one(".below", Static)
+        below.update("" if beside else content)
+        below.display = not beside
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -129,7 +142,22 @@ class Ask(Vertical):
     def action_close(self) -> None:
         self._done = None
         self.display = self.query_one(Rows).display = False
+        back_to = self._back_to if self._back_to is not None and self._back_to.is_attached else None
+        self.screen.set_focus(back_to)  # first, else what is disabled would give the focus away a moment later
         self.query_one(Input).disabled = self.query_one(Rows).disabled = True
-        if self._back_to is not None and self._back_to.is_attached:
-            self._back_to.focus()
         self.post_message(self.Closed())
+
+
+def after_slash(text: str) -> str:
+    """What was meant in a field that the key / opened, and that begins with it: a path from the root where something is there,
+    else what follows, so that rows.json, hub:OWNER/NAME and OWNER/NAME can be typed after the key too."""
+    if not text.startswith("/"):
+        return text
+    rest = text.lstrip("/")
+    first = rest.partition("/")[0]
+    return f"/{rest}" if first and Path("/", first).exists() else rest
+
+
+def first_line(pasted: str) -> str:
+    """The first line of a paste that holds anything: what a field takes of it."""
+    return pasted.strip().partition("\n")[0].rstrip()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.containers import Vertical
 from textual.content import Content
 from textual.reactive import reactive
@@ -31,6 +32,7 @@ from textual.worker import get_current_worker
 
 from engine.errors import FtuiError
 from engine.text import safe, shorten
+from tui.spoken import spoken
 
 if TYPE_CHECKING:
     from tui.app import FtuiApp
@@ -58,11 +60,12 @@ MODE_KEYS: tuple[tuple[str, str, str], ...] = (  # key, mode, word
     ("6", "doctor", "Doctor"),
 )
 FOOTER_KEYS = 6
+KEY_GAP = 2  # cells between two of them
 
 
 def told(error: FtuiError) -> str:
     """The lines of an error, safe to show; what follows the cause is indented below it."""
-    return "\n  ".join(map(safe, error.lines()))
+    return "\n  ".join(safe(spoken(line)) for line in error.lines())
 
 
 class Header(Static):
@@ -118,9 +121,10 @@ class CommandLine(Static):
 
 
 class Keys(Footer):
-    """At most six keys, help always the last of them."""
+    """At most six keys, as many as fit, help always the last of them."""
 
     _drawn: tuple[tuple[str, str, bool], ...] = ()
+    _drawn_for = 0  # cells
 
     def bindings_changed(self, screen: Screen) -> None:
         """Draw anew only when a key did change: screens refresh their bindings each time they look at a run."""
@@ -147,10 +151,31 @@ class Keys(Footer):
                     disabled=not enabled,
                     tooltip=tooltip or binding.description,
                 )
-        last = shown.pop("app.help", None) or shown.pop("help", None)
-        yield from list(shown.values())[: FOOTER_KEYS - 1]
-        if last:
-            yield last
+        # ? where it is not typed into a field, F1 everywhere: one of them is enough.
+        helps = [shown.pop(action, None) for action in ("app.help", "help")]
+        help_key = next(filter(None, helps), None)
+        yield from self._fitting(list(shown.values())[: FOOTER_KEYS - 1], help_key)
+
+    def on_resize(self) -> None:
+        if self._bindings_ready and self._room != self._drawn_for:
+            self.call_after_refresh(self.recompose)
+
+    @property
+    def _room(self) -> int:
+        return self.app.size.width - self.gutter.width
+
+    def _fitting(self, keys: list[FooterKey], last: FooterKey | None) -> list[FooterKey]:
+        """The keys that have room, none of them cut. Escape goes first, which leads back everywhere; then those at the end."""
+        self._drawn_for = room = self._room
+        ends = [last] if last else []
+        while keys and sum(map(_wide, [*keys, *ends])) - KEY_GAP > room:
+            keys.remove(next((key for key in keys if key.action in ("back", "close")), keys[-1]))
+        return [*keys, *ends]
+
+
+def _wide(key: FooterKey) -> int:
+    """Cells that a key takes in the footer, with the gap behind it (see app.tcss)."""
+    return cell_len(key.key_display) + 1 + cell_len(key.description) + KEY_GAP
 
 
 class Frame(Screen[None]):
@@ -166,6 +191,7 @@ class Frame(Screen[None]):
     command: reactive[str] = reactive("ftui")  # the command line that does the same, without "$ "
 
     _notice_timer: Timer | None = None
+    _sure = False  # a notice said what the same key does when it is pressed again
 
     @property
     def ftui(self) -> FtuiApp:
@@ -191,9 +217,12 @@ class Frame(Screen[None]):
     def notice(self, text: str, level: Level = "note", seconds: float | None = None) -> None:
         """Say one thing in the notice line (any text: it is made safe here, each line feed a ⏎); "" clears it.
 
-        seconds  how long it stays; problems stay until something replaces them, other things for 8 seconds
+        It ends with what it speaks of: when the person goes to another screen, and when the draft, or the line that is
+        being edited, is another one.
+
+        seconds  how long it stays at most; problems stay until something replaces them, other things for 8 seconds
         """
-        self._tell(safe(text), level, seconds)
+        self._tell(safe(spoken(text)), level, seconds)
 
     def _tell(self, text: str, level: Level, seconds: float | None = None) -> None:
         if self._notice_timer is not None:
@@ -206,6 +235,15 @@ class Frame(Screen[None]):
         stays = seconds if seconds is not None else (0 if level in ("warning", "bad") else 8)
         if text and stays:
             self._notice_timer = self.set_timer(stays, lambda: self.notice(""))
+
+    def on_screen_suspend(self) -> None:
+        """Another screen takes this one's place; help and the palette only cover it."""
+        from tui.screens.help import HelpScreen
+
+        above = self.app.screen_stack[-1:]
+        if self.query(Notice) and not any(isinstance(screen, HelpScreen | CommandPalette) for screen in above):
+            self.notice("")
+            self._sure = False
 
     def error(self, error: BaseException) -> None:
         """Say what went wrong: an FtuiError in its own lines, anything else by its kind and message."""
@@ -231,13 +269,13 @@ class Frame(Screen[None]):
             except Exception as problem:  # whatever it is, it must not take the screen away from the person
                 arrive = partial(self.error, problem)
             if not worker.is_cancelled:
-                self.app.call_from_thread(lambda: self.is_attached and arrive())
+                self.app.call_from_thread(lambda: self.is_attached and not self._pruning and arrive())
 
         self.run_worker(run, thread=True, group=group, exclusive=exclusive)
 
     def action_back(self) -> None:
-        """Escape: one screen back where there is one, else home."""
+        """Escape: one screen back where there is one, else to where the person came from."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
         else:
-            self.ftui.show("runs")
+            self.ftui.back()

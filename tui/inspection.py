@@ -13,8 +13,9 @@ from textual.content import Content
 from engine.advice import epoch
 from engine.advice.kinds import gigabytes
 from engine.data import packs
-from engine.text import safe, shorten
+from engine.text import plural, safe, shorten
 from tui.frame import BAD, FAINT, FOCUS, GOOD, WARN
+from tui.spoken import spoken
 from tui.widgets.preview import Segment, Side, from_answer, of_pieces, of_tokens
 
 if TYPE_CHECKING:
@@ -146,14 +147,15 @@ def costs(draft: Draft) -> Costs:
     if untrained:
         trained += f", all of it in {plural(untrained, 'row')}"
     memory, budget = draft.plan.memory, draft.advice_facts.hardware.budget
+    padding, unpadded = percent(cut.padding_fraction(settings.micro_batch)), draft.plan.unpadded(draft.facts)
     return Costs(
         cut=words[0],
         brief=words[1],
         short=words[1] if draft.advice_facts.divided else plural(rows, "row") + " cut" if rows else "nothing is cut",
         ends=words[2],
         trained=trained,
-        padding=f"{percent(cut.padding_fraction(settings.micro_batch))} at batch {settings.micro_batch}",
-        packing=f"saves {percent(cut.packing(settings.micro_batch))}",
+        padding=f"none (else {padding})" if unpadded else f"{padding} at batch {settings.micro_batch}",
+        packing="saves 0 %" if unpadded else f"saves {percent(cut.packing(settings.micro_batch))}",
         memory=f"{gigabytes(memory.total)} of {gigabytes(budget)} GB" if memory else "",
         over=memory is not None and 0 < budget < memory.total,
     )
@@ -164,10 +166,6 @@ def percent(fraction: float) -> str:
     if 0 < fraction < 0.0005:
         return "under 0.1 %"
     return f"{fraction * 100:.0f} %" if fraction >= 0.0995 or not fraction else f"{fraction * 100:.1f} %"
-
-
-def plural(count: int, word: str) -> str:
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 # while it lasts ----------------------------------------------------------------------------------------------------
@@ -317,7 +315,7 @@ def findings_at(draft: Draft, cutoff: int) -> list[Finding]:
     cut = [found for found in tokens.find(draft.lengths, cutoff, None, divided) if found.kind in kinds]
     notes = [Finding("mapping", "note", note) for shape in draft.dataset.shapes for note in shape.notes]
     notes += [Finding("reading", "note", note) for note in draft.dataset.notes]
-    return sorted([*others, *cut, *notes], key=lambda found: list(LEVELS).index(found.level))
+    return sorted([*notes, *others, *cut], key=lambda found: list(LEVELS).index(found.level))
 
 
 def finding_lines(findings: Sequence[Finding], marked: set[str]) -> list[FindingLine]:
@@ -332,9 +330,9 @@ def finding_lines(findings: Sequence[Finding], marked: set[str]) -> list[Finding
                 index=index,
                 kind=found.kind,
                 level=found.level,
-                message=safe(found.message),
+                message=safe(spoken(found.message)),
                 example=safe(found.example),
-                fix=FIXES.get(found.kind) or safe(found.fix),
+                fix=FIXES.get(found.kind) or safe(spoken(found.fix)),
                 action=found.action,
                 sampled=safe(found.sampled),
                 rows=tuple(found.rows[:ROWS_SHOWN]),

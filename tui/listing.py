@@ -152,7 +152,7 @@ class PresetLine(Struct, frozen=True):
     when: str = ""
 
     def line(self, width: int) -> Content:
-        title, measured = min(24, width // 3), 14 if width >= 70 else 0
+        title, measured = min(24, width // 3), 16 if width >= 70 else 0
         summary = width - title - measured - 2
         return Content.assemble(
             pad(self.title, title),
@@ -175,7 +175,7 @@ def presets() -> list[PresetLine]:
             found.append(PresetLine(name, safe(name), safe(f"cannot be read: {error.cause}"), "", False))
             continue
         measured = preset.measured[0] if preset.measured else None
-        time = f"took {duration(measured.seconds).removeprefix('about ')}" if measured else ""
+        time = f"measured {duration(measured.seconds).removeprefix('about ')}" if measured else ""
         if preset.data is None:
             time = "with your rows"
         found.append(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from rich.cells import cell_len
 from textual.content import Content
 
 from engine import rewards
-from engine.advice import fields
+from engine.advice import fields, numbers
 from engine.recipe import RL
 from engine.text import number, safe, size
 from tui.frame import BAD, FAINT, FOCUS
@@ -18,6 +19,29 @@ from tui.rows import Heading
 if TYPE_CHECKING:
     from engine.advice.kinds import Advice, Plan
     from engine.draft import Draft
+
+
+# Sources whose names are long, where a line is short; the whole name stands below the list.
+_SHORT = {
+    numbers.GUIDE: "vendor guide",
+    numbers.TUTORIAL: "Phi-2 tutorial",
+    numbers.WALKTHROUGH: "walk-through",
+    numbers.REGRET: "Without Regret",
+    numbers.FACTORY: "LLaMA-Factory",
+    numbers.RSLORA: "rsLoRA paper",
+    numbers.PROMPT: "prompt tuning",
+    numbers.PREFIX: "prefix tuning",
+    numbers.LIBRARY: "library peft",
+    numbers.TRL_DOCS: "TRL docs",
+    numbers.BOTTLENECK: "AdapterFusion",
+}
+VALUE = 20  # cells of a value at most
+LEAST_WHY = 16  # cells of a reason that still say something
+
+
+def short_source(source: str) -> str:
+    """A source as a line of 80 cells has room for it."""
+    return "preset" if source.startswith("preset ") else _SHORT.get(source, source)
 
 
 def words(field: str) -> str:
@@ -39,17 +63,22 @@ class AdviceLine(Struct, frozen=True):
         return fields.HELP[self.key]
 
     def line(self, width: int) -> Content:
-        source = 9 if width < 100 else 22
-        field, value = (15, 10) if width < 100 else (18, 16)
-        origin = "preset" if self.source.startswith("preset ") and width < 100 else self.source
-        why = max(0, width - field - value - source - 4)
+        """Reason and source share what the value leaves: the source stays whole, and of the reason what has room."""
+        field, value = (15, 10) if width < 100 else (19, 17)
+        value = max(value, min(VALUE, cell_len(self.value)))
+        room = max(0, width - field - value - 2)
+        source, column = (short_source(self.source), 14) if width < 100 else (self.source, 29)
+        # A column, unless that would cut the reason; a source that is whole in any case.
+        column = max(cell_len(source), min(column, room - cell_len(self.why) - 2))
+        why = room - column - 2
+        if why < LEAST_WHY:  # the line below the list says it
+            source, why = "", room
         return Content.assemble(
             pad(words(self.key), field),
             (pad(self.value, value, right=True), f"bold {FOCUS}" if self.edited else "bold"),
             ("✎ " if self.edited else "  ", FOCUS),
             pad(self.why, why),
-            "  ",
-            (pad(origin, source), FOCUS if self.edited else FAINT),
+            ("  " + source if source else "", FOCUS if self.edited else FAINT),
         )
 
 
@@ -121,18 +150,6 @@ def typed(text: str) -> str:
     return {"yes": "true", "no": "false"}.get(text.lower(), text)
 
 
-_KINDS = {
-    "`float`": "a number",
-    "`int`": "a whole number",
-    "`bool`": "yes or no",
-    ", got `str`": "",
-    "Expected": "this takes",
-}
-
-
 def reason(cause: str) -> str:
-    """Why a value does not fit, short enough to stand beside it."""
-    text = cause.partition(": ")[2] or cause
-    for word, plain in _KINDS.items():
-        text = text.replace(word, plain)
-    return text
+    """Why a value does not fit, without the name and the value that it stands beside."""
+    return cause.partition(": ")[2] or cause

@@ -33,12 +33,13 @@ class Wizard:
               is a first picture of its first rows (`draft.partial`)
     error     why there is no draft
     progress  (what, done, total) of the draft that is being made
+    version   counts the drafts that were begun, to tell one from the next; an edited one is still the same
     rate      how many of those a second, once that can be told
     """
 
     def __init__(self, app: FtuiApp) -> None:
         self._app = app
-        self._version = 0
+        self.version = 0
         self.changed: Signal[Wizard] = Signal(app, "draft changed")
         self.choice: Choice | None = None
         self.draft: Draft | None = None
@@ -76,7 +77,7 @@ class Wizard:
         return self.choice.preset is not None and brings_rows(self.choice.preset)
 
     def reset(self) -> None:
-        self._version += 1
+        self.version += 1
         self.choice, self.draft, self.error, self.progress = None, None, None, None
         self.changed.publish(self)
 
@@ -97,11 +98,11 @@ class Wizard:
         self._begin(choose)
 
     def _begin(self, choose: Callable[[], Choice]) -> None:
-        self._version += 1
+        self.version += 1
         self.draft, self.error, self.progress = None, None, ("reading the rows", 0, 0)
         self.changed.publish(self)
         self._app.run_worker(
-            partial(self._make, self._version, choose), thread=True, group="draft", exclusive=True, name="draft"
+            partial(self._make, self.version, choose), thread=True, group="draft", exclusive=True, name="draft"
         )
 
     def _make(self, version: int, choose: Callable[[], Choice]) -> None:
@@ -134,7 +135,7 @@ class Wizard:
             self._app.call_from_thread(self._made, version, choice, made, error)
 
     def _report(self, version: int, progress: tuple[str, int, int]) -> None:
-        if version == self._version:
+        if version == self.version:
             what, done, _ = progress
             if what != self._began[0]:
                 self._began = (what, monotonic())
@@ -143,12 +144,12 @@ class Wizard:
             self.changed.publish(self)
 
     def _early(self, version: int, choice: Choice, first: Draft) -> None:
-        if version == self._version:
+        if version == self.version:
             self.choice, self.draft = choice, first
             self.changed.publish(self)
 
     def _made(self, version: int, choice: Choice, made: Draft | None, error: FtuiError | None) -> None:
-        if version == self._version:
+        if version == self.version:
             before, self.choice = self.draft, choice
             self.draft, self.error, self.progress, self.rate = made, error, None, 0.0
             if before is not None and made is not None and before.choice.edits != choice.edits:
@@ -264,6 +265,7 @@ class Step(Frame):
         Binding("escape", "previous", "Step back", show=False, id="new.previous"),
         Binding("ctrl+n", "fresh", "Begin anew", show=False, id="new.fresh"),
     ]
+    _about: tuple[int, Choice | None] = 0, None  # the draft that a notice here speaks of
 
     @property
     def wizard(self) -> Wizard:
@@ -281,6 +283,9 @@ class Step(Frame):
 
     def _changed(self, wizard: Wizard) -> None:
         self.command = command(wizard.choice)
+        if self._about != (now := (wizard.version, wizard.choice)):
+            self._about = now
+            self.notice("")
         self.drafted()
 
     def drafted(self) -> None:
@@ -293,7 +298,7 @@ class Step(Frame):
         if before := self.before():
             self.go(before)
         else:
-            self.ftui.show("runs")
+            self.ftui.back()
 
     def before(self) -> str:
         """The step that escape goes to; empty at the first."""

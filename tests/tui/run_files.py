@@ -171,12 +171,15 @@ class FakeRun:
             for _ in range(5)
         ]
         self.event(Evaluation(identity=identity, general=general), 4)
+        self.save(115)
+        self.state("ready")
+
+    def save(self, step: int) -> None:
         self.state("saving")
         self.run.adapter.mkdir()
         (self.run.adapter / "adapter_config.json").write_text("{}")
         (self.run.adapter / "adapter_model.safetensors").write_bytes(b"")
-        self.event(Result(kind="adapter", path="adapter", step=115), 0.4)
-        self.state("ready")
+        self.event(Result(kind="adapter", path="adapter", step=step), 0.4)
 
     def whole(self) -> None:
         """Everything from the start to ready."""

@@ -13,6 +13,7 @@ from textual.events import Key
 import tui
 from engine import cli, paths
 from engine.hardware import Gpu, Hardware
+from tests.tui.fake_worker import FakeWorker
 from tests.tui.run_files import FakeRun
 from tests.tui.stage import seen, until
 from tui import __main__ as entry
@@ -68,6 +69,47 @@ async def test_number_keys_reach_the_modes(
         for key, mode in (("2", "new"), ("3", "train"), ("6", "doctor"), ("1", "runs")):
             await pilot.press(key)
             await until(pilot, lambda mode=mode: app.mode_name == mode)
+
+
+async def test_escape_leads_back_to_where_one_came_from(machine: Hardware) -> None:
+    mine = FakeRun("mine")
+    mine.whole()
+    mine.alive("serve")
+    app = FtuiApp()
+    with FakeWorker(mine.run, lambda side, messages: ["yes"]):
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: "› ✓ mine" in seen(pilot))
+            for key, mode, ready in (
+                ("enter", "train", "ready"),
+                ("c", "chat", "Type a question"),
+                ("ctrl+o", "compare", "Enter starts"),
+                ("escape", "chat", "Type a question"),
+                ("escape", "train", "ready"),
+                ("m", "compare", "Enter starts"),
+                ("escape", "train", "ready"),
+                ("e", "export", "adapter"),
+                ("escape", "train", "ready"),
+                ("2", "new", "Model"),
+                ("escape", "train", "ready"),
+                ("escape", "runs", "› ✓ mine"),
+                ("escape", "runs", "› ✓ mine"),
+            ):
+                await pilot.press(key)
+                await until(pilot, lambda mode=mode, ready=ready: app.mode_name == mode and ready in seen(pilot), 8)
+
+
+async def test_nobody_is_led_back_in_circles(machine: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine import doctor
+
+    monkeypatch.setattr(doctor, "report", list)
+    FakeRun("mine").whole()
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key in "3536":
+            await pilot.press(key)
+        for mode in ("train", "runs", "runs"):
+            await pilot.press("escape")
+            await until(pilot, lambda mode=mode: app.mode_name == mode, 8)
 
 
 async def test_without_a_run_train_says_what_to_do(machine: Hardware) -> None:

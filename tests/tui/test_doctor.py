@@ -42,3 +42,21 @@ async def test_look_again(machine: Hardware, monkeypatch: pytest.MonkeyPatch) ->
         await until(pilot, lambda: "checks failed" in seen(pilot))
         await pilot.press("r")
         await until(pilot, lambda: "Ready to train" in seen(pilot))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_what_there_is_to_know_comes_first(
+    machine: Hardware, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    hub = Check(
+        name="hub", level="warning", detail="cannot be reached: its name is not found", fix="offline work goes on"
+    )
+    monkeypatch.setattr(doctor, "report", lambda: [*[GOOD] * 14, KNOWN, *[GOOD] * 4, hub])
+    app = FtuiApp("doctor")
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "2 things to know" in seen(pilot))
+        assert "› ! gpu" in seen(pilot) and "! hub               cannot be reached: its name is not found" in seen(
+            pilot
+        )
+        await pilot.press("down")
+        await until(pilot, lambda: "→ offline work goes on" in seen(pilot))

@@ -91,6 +91,9 @@ async def test_mistakes_are_caught_where_they_are_made(ready: FakeRun, jobs: lis
         screen.query_one("#to", Input).value = "taken"
         await pilot.press("enter")
         await shows(pilot, "taken is there and not empty")
+        screen.query_one("#to", Input).value = "/proc/x"
+        await pilot.press("enter")
+        await shows(pilot, "nothing can be written to /proc")
         assert screen.focused is screen.query_one("#to")
         screen.query_one("#to", Input).value = "fresh"
         screen.query_one("#kind").focus()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine import draft as drafts
 from engine.data.findings import Finding
 from engine.draft import Choice
-from tui.inspection import Costs, Walk, buckets, finding_lines, going_on, percent, plural, stats
+from tui.inspection import Costs, Walk, buckets, costs, finding_lines, findings_at, going_on, percent, plural, stats
 from tui.screens.fixing import on_copy, suggested
 
 
@@ -184,3 +187,28 @@ def test_a_cleaned_copy_is_read_as_what_it_is() -> None:
     again = on_copy(choice, Path("/x/a.cleaned.jsonl"))
     assert again.data == "/x/a.cleaned.jsonl" and again.values == {"name": "Ada"}
     assert not again.more and not again.columns and again.prompt is None and again.on_bad_row == "abort"
+
+
+def test_what_padding_would_cost_is_said_where_none_is_computed(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"{n}?", "completion": "b " * (n % 40 + 1)}) for n in range(400)))
+    draft = drafts.make(Choice(model=str(tiny_model), data=str(path)))
+    assert draft.plan.settings.micro_batch > 1
+    found = costs(draft)
+    assert re.fullmatch(r"none \(else \d+ %\)", found.padding) and found.packing == "saves 0 %"
+    assert found.line().cell_length <= 69
+    for edits in ({"unpadded": False}, {"attention": "eager"}):
+        padded = costs(drafts.replan(draft, edits))
+        assert re.fullmatch(r"\d+ % at batch \d+", padded.padding) and padded.packing != "saves 0 %"
+
+
+def test_what_the_columns_do_not_say_stands_among_the_findings(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"dialogue": f"A: Is it {n}? B: Yes, it is, and it will be.", "summary": f"It is {n}."} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    draft = drafts.make(Choice(model=str(tiny_model), data=str(path)))
+    (line,) = [line for line in finding_lines(findings_at(draft, 64), set()) if line.kind == "mapping"]
+    assert "dialogue is given to the model without a word of what to do with it" in line.message
+    assert "--" not in line.message and "t on Mapping: Summarise this dialogue: {dialogue}" in line.message
+    notes = [one.kind for one in findings_at(draft, 64) if one.level == "note"]
+    assert notes[0] == "mapping"  # ahead of what is less to be known

@@ -173,3 +173,23 @@ async def test_each_of_several_sources_has_columns_of_its_own(tiny_starter: Path
         assert draft.dataset.examples[len(DIALOGUES)].messages[-1].content == "0 it is"  # type: ignore[index]
         assert "--columns 2:prompt=ask --columns 2:completion=right" in app.screen.command  # type: ignore[attr-defined]
         assert drafts.from_recipe(draft.recipe).recipe.data == draft.recipe.data
+
+
+WRONG = "✗ a template names {dialog} (did you mean dialogue?), but the columns are: id, dialogue, summary, topic"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_a_wrong_template_is_said_whole_with_what_was_meant(size: tuple[int, int], tiny_starter: Path) -> None:
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, DIALOGUES)))
+    app = FtuiApp()
+    async with app.run_test(size=size) as pilot:
+        app.wizard.begin(Choice(data="rows.jsonl"))
+        app.new_run("data")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        await pilot.press("m")
+        await until(pilot, lambda: "not used" in seen(pilot))
+        await pilot.press("t", *"Summarise this please: {dialog}", "enter")
+        await until(pilot, lambda: WRONG in " ".join(seen(pilot).split()))
+        check_screen(pilot)
+        await pilot.press("backspace")
+        await until(pilot, lambda: "did you mean" not in seen(pilot))

@@ -63,7 +63,7 @@ def test_a_plan_that_does_not_fit_in_what_is_free() -> None:
     assert trouble([mine, hers], "auto", 70 * GB) == ""  # GPU 0 has room when its turn comes
     assert trouble([mine, hers], "gpu-1", 70 * GB) == "the plan takes 70.0 GB, and 60.0 GB are free on GPU 1"
     assert trouble([mine], "now", 70 * GB) == "the plan takes 70.0 GB, and 50.0 GB are free on GPU 0"
-    assert trouble([mine, hers], "auto", 90 * GB).endswith("80.0 GB are free on GPU 0")
+    assert trouble([mine, hers], "auto", 90 * GB).endswith("80.0 GB will be free on GPU 0")
     assert trouble([], "auto", 90 * GB) == ""
 
 
@@ -71,7 +71,7 @@ def test_who_uses_what(monkeypatch: pytest.MonkeyPatch) -> None:
     first = FakeRun("first")
     first.run.supervisor_path.write_text("{}")
     machine = Hardware(
-        gpus=[Gpu(0, "H100", 80 * GB, 20 * GB, 0, True, 30 * GB), Gpu(1, "H100", 80 * GB, 79 * GB, 0, True)]
+        gpus=[Gpu(0, "H100", 80 * GB, 20 * GB, 0, True, 30 * GB, 0, 30 * GB), Gpu(1, "H100", 80 * GB, 79 * GB, 0, True)]
     )
     alice, ours = GpuUser(7, "alice", "python", 30 * GB, False), GpuUser(8, "me", "python", 30 * GB, True)
     monkeypatch.setattr(hardware, "users", lambda: {0: [alice, ours], 1: []})

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
 from engine import presets, probe
 from engine.advice import fields
 from engine.draft import Choice
+from engine.text import number
 from tests.tui.run_files import FakeRun
 from tests.tui.stage import MACHINE, seen, until
 from tui.app import FtuiApp
@@ -102,7 +104,7 @@ async def test_what_else_fits_takes_another_method(size: tuple[int, int], tiny_s
     async with plan(size) as (app, pilot):
         before = settings(app).method
         await pilot.press("o")
-        await until(pilot, lambda: "are free" in seen(pilot) and "full" in seen(pilot).lower())
+        await until(pilot, lambda: "for a run on" in seen(pilot) and "full" in seen(pilot).lower())
         text = seen(pilot)
         assert "✓" in text and "QLoRA" in text and "LoRA" in text
         await pilot.press("home", "enter")
@@ -115,7 +117,7 @@ async def test_a_method_that_is_refused_says_why_and_is_not_taken(size: tuple[in
     async with plan(size) as (app, pilot):
         app.screen.set("stage", "ppo")  # type: ignore[attr-defined]
         await pilot.press("o")
-        await until(pilot, lambda: "are free" in seen(pilot))
+        await until(pilot, lambda: "for a run on" in seen(pilot))
         await pilot.press("end")
         await until(pilot, lambda: "PPO reads the layers themselves" in seen(pilot).replace("\n", " "))
         assert "prompt       " in seen(pilot) and "take method lora" in " ".join(seen(pilot).split())
@@ -225,3 +227,28 @@ async def test_the_line_under_the_cursor_says_what_it_is_and_expert_shows_the_re
         await go_to(pilot, "neftune")
         await pilot.press("e", *"none", "enter")
         await until(pilot, lambda: settings(app).neftune is None)
+
+
+async def test_a_changed_value_is_offered_the_advised_one_and_not_itself(tiny_starter: Path) -> None:
+    async with plan(learning_rate=1e-4) as (app, pilot):
+        await go_to(pilot, "learning_rate")
+        advice = {advice.field: advice for advice in app.wizard.draft.plan.advice}["learning_rate"]  # type: ignore[union-attr]
+        assert 1e-4 in [other.value for other in advice.alternatives]
+        await pilot.press("e")
+        await until(pilot, lambda: f"{number(advice.value)} as advised or " in seen(pilot))
+        assert "or 1e-4" not in seen(pilot)
+
+
+async def test_lengths_are_written_one_way_and_may_be_typed_so(tiny_starter: Path) -> None:
+    async with plan() as (app, pilot):
+        app.screen.set("max_length", "1,024")  # type: ignore[attr-defined]
+        await until(pilot, lambda: "1,024" in seen(pilot))
+        assert settings(app).max_length == 1024 and "1024" not in seen(pilot).replace("max_length=1024", "")
+
+
+async def test_what_a_run_may_use_is_not_called_free(tiny_starter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.hardware.read", lambda: msgspec.structs.replace(MACHINE, memory_back=3 * 10**9))
+    async with plan() as (_app, pilot):
+        await pilot.press("o")
+        await until(pilot, lambda: "once the other runs have ended." in seen(pilot))
+        assert "are free" not in seen(pilot)

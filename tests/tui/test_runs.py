@@ -161,3 +161,37 @@ async def test_two_quick_enters_start_the_preset(machine: Hardware, tiny_starter
         app.simulate_key("enter")
         await until(pilot, lambda: started)
         await until(pilot, lambda: app.mode_name == "train")
+
+
+async def test_back_from_a_run_the_cursor_is_on_it(machine: Hardware) -> None:
+    first = FakeRun("first")
+    first.whole()
+    FakeRun("second").whole()
+    app = FtuiApp("train", first.run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.mode_name == "train")
+        await pilot.press("escape")
+        await until(pilot, lambda: "› ✓ first" in seen(pilot), 8)
+        await pilot.press("p", "3", "escape")  # left from the presets
+        await until(pilot, lambda: "› ✓ first" in seen(pilot), 8)
+        await pilot.press("up", "2", "escape")  # where no run was looked at, the cursor stays
+        await until(pilot, lambda: "› ✓ second" in seen(pilot), 8)
+
+
+async def test_back_from_a_run_just_started_the_cursor_is_on_it(
+    machine: Hardware, tiny_starter: Path, started: list[object]
+) -> None:
+    FakeRun("older").whole()
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› ✓ older" in seen(pilot))
+        await pilot.press("p")
+        await until(pilot, lambda: "› Identity" in seen(pilot), 8)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.mode_name == "new")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.mode_name == "train")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.mode_name == "runs" and app.focused is not None and app.focused.id == "runs", 8)
+        assert isinstance(app.focused, Rows) and app.focused.current is not None
+        assert app.run_shown is not None and app.focused.current.key == app.run_shown.name

@@ -14,17 +14,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Static
 
 from engine.errors import FtuiError
 from engine.models.sources import short_name
-from engine.runs import directory, status
+from engine.runs import directory
 from engine.text import duration, safe, shorten
 from tui.frame import BASE, FAINT, TUNED, Frame
 from tui.widgets.chatlog import GLYPHS, SIDES, ChatLog, Reply, Showing, Turn
-from tui.widgets.connection import Connection
+from tui.widgets.connection import Connection, step_of_weights
 from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, how_it_went, parse
 from tui.widgets.prompt import Prompt
 
@@ -44,26 +43,6 @@ STACK_BELOW = 80  # columns: two answers side by side need at least these
 _COLOURS: dict[Side, str] = {"base": BASE, "tuned": TUNED}
 
 
-class _Said(Message):
-    """From the thread that talks to the worker: a piece of an answer, or its end."""
-
-    def __init__(self, task: int, reply: Reply, text: str = "", end: str | None = None) -> None:
-        super().__init__()
-        self.task, self.reply, self.text, self.end = task, reply, text, end
-
-
-class _Loading(Message):
-    """From a thread: a worker is waited for, which may have to load the model first."""
-
-
-class _Turned(Message):
-    """From a thread: the connection stands, or something went wrong."""
-
-    def __init__(self, task: int, error: Exception | None = None) -> None:
-        super().__init__()
-        self.task, self.error = task, error
-
-
 class ChatScreen(Frame):
     """A talk with one run's models. Nothing is reloaded to change between them: the adapter is switched."""
 
@@ -72,6 +51,7 @@ class ChatScreen(Frame):
     HELP = (
         "Ask, and both models answer: the base model as it was, and the tuned one. Each goes on from its own answers. "
         "Tab shows both, only tuned, or only base; those shown are asked. Up takes the last question back to edit it. "
+        "Page up and page down scroll. "
         "Temperature 0 always takes the likeliest token; top-p leaves unlikely ones out; length is in tokens."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -85,8 +65,9 @@ class ChatScreen(Frame):
         Binding(
             "ctrl+o", "compare", "Compare", show=False, id="chat.compare", tooltip="Measure the two against each other"
         ),
-        Binding("pageup", "scroll(-1)", "Up", show=False, id="chat.page-up"),
-        Binding("pagedown", "scroll(1)", "Down", show=False, id="chat.page-down"),
+        # Ahead of the line that is typed, which has pages of its own by these keys.
+        Binding("pageup", "scroll(-1)", "Up", show=False, priority=True, id="chat.page-up"),
+        Binding("pagedown", "scroll(1)", "Down", show=False, priority=True, id="chat.page-down"),
     ]
 
     showing: reactive[Showing] = reactive("both", init=False)
@@ -98,7 +79,7 @@ class ChatScreen(Frame):
         self.talk = Conversation()
         self.sampling = Sampling()
         self._titles: dict[Side, str] = {}
-        self._line = Connection(run, lambda: self.post_message(_Loading()))
+        self._line = Connection(run, lambda: self.call_later(self._loading))
         self._speaking = threading.Lock()  # one thread at a time reads from the socket
         self._asked = 0  # what is asked now has this number; pieces of earlier answers are dropped
         self._busy = False
@@ -125,13 +106,17 @@ class ChatScreen(Frame):
     def _introduce(self) -> None:
         self.command = f"ftui chat {directory.handle(self.run)}"
         name = directory.title(self.run)
-        step = status.read(self.run).step
-        self._titles = {"base": "", "tuned": f"{name}, step {step}" if step else name}
+        self._titles = {"base": "", "tuned": name}
         with contextlib.suppress(FtuiError):
             self._titles["base"] = short_name(self.run.recipe().model.source)
         self.heading = Content.assemble((shorten(safe(name), 40), "bold"), "   chat")
 
-    # the worker's side: threads ---------------------------------------------------------------------------------
+    def _name_weights(self, step: int) -> None:
+        name = directory.title(self.run)
+        self._titles["tuned"] = f"{name}, step {step}" if step else name
+        self._show_parts()
+
+    # the worker's side: threads; what they hand back goes through this screen's own queue ------------------------
 
     def _in_thread(self, work: Callable[[int], object]) -> None:
         """Run `work` in a thread that dies with the app: a worker that loads for a minute must not hold up leaving."""
@@ -146,7 +131,7 @@ class ChatScreen(Frame):
                     work(task)
             except Exception as problem:  # whatever it is, the screen must say it: nobody sees a thread's traceback
                 error = problem
-            self.post_message(_Turned(task, error))
+            self.call_later(self._turned, task, error)
 
         threading.Thread(target=guarded, daemon=True, name="ftui-chat").start()
         self.refresh_bindings()
@@ -159,58 +144,68 @@ class ChatScreen(Frame):
             answer = self._line.answer(messages, side, how)
             with contextlib.closing(answer):  # type: ignore[type-var]
                 for piece in answer:
+                    if piece.done and side == "tuned":
+                        self._look_at_weights()
                     end = how_it_went(piece.reason, piece.tokens, piece.seconds, how) if piece.done else None
-                    self.post_message(_Said(task, reply, piece.text, end))
+                    self.call_later(self._said, task, reply, piece.text, end)
                     if task != self._asked:
                         return
 
-    async def on__said(self, event: _Said) -> None:
-        if event.task != self._asked:
-            return
-        if event.text:
-            await event.reply.write(event.text)
-            if self.talk.exchanges:
-                self.talk.exchanges[-1].answers[event.reply.side] = event.reply.text
-        if event.end is not None:
-            await event.reply.finish(event.end)
-        self.query_one(ChatLog).follow()
+    def _look_at_weights(self) -> None:
+        """In a thread: while a run trains, its weights are of a later step at each answer."""
+        self.call_later(self._name_weights, step_of_weights(self.run))
 
-    def on__loading(self) -> None:
+    async def _said(self, task: int, reply: Reply, text: str, end: str | None) -> None:
+        """A piece of an answer has come, or its end."""
+        if task != self._asked:
+            return
+        if text:
+            await reply.write(text)
+        if end is not None:
+            await reply.finish(end)
+        self.talk.exchanges[-1].answers[reply.side] = reply.text
+
+    def _loading(self) -> None:
+        """A worker is waited for, which may have to load the model first."""
         self._since = monotonic()
-        turns = self.query_one(ChatLog).turns
-        for reply in turns[-1].replies.values() if turns else ():
-            if reply.waiting and not reply.text:
+        for reply in self.query_one(ChatLog).asked:
+            if reply.waiting and not reply.begun:
                 reply.note("loading the model…")
 
-    async def on__turned(self, event: _Turned) -> None:
-        if event.task != self._asked:
+    async def _turned(self, task: int, error: Exception | None) -> None:
+        """The connection stands, or every answer is there, or something went wrong."""
+        if task != self._asked:
             return
         self._busy, self._since = False, None
         self._show_wait()
-        if event.error is None:
+        if error is None:
             self.notice("")
         else:
             self._line.hang_up()
-            self.error(event.error)
+            self.error(error)
             await self._settle("no answer")
         self.refresh_bindings()
 
     async def _settle(self, note: str) -> None:
         """Answers that were being waited for will not come, or come no further."""
-        turns = self.query_one(ChatLog).turns
-        for reply in turns[-1].replies.values() if turns else ():
+        for reply in self.query_one(ChatLog).asked:
             if reply.waiting:
-                await reply.finish(note)
+                await reply.give_up(note)
 
     def _get_ready(self) -> None:
         """Have the model loaded while the person reads or types."""
         self._since = monotonic()
         self._show_wait()
-        self._in_thread(lambda task: self._line.open())
+
+        def ready(task: int) -> None:
+            self._look_at_weights()
+            self._line.open()
+
+        self._in_thread(ready)
 
     def on_screen_resume(self) -> None:
-        if not self._line.stands and not self._busy:
-            self._get_ready()
+        if not self._busy:
+            self._get_ready()  # its worker may have gone meanwhile, or have trained on
 
     def on_screen_suspend(self) -> None:
         """Elsewhere the memory may be wanted: a worker ends some time after nobody is connected."""
@@ -268,11 +263,11 @@ class ChatScreen(Frame):
         elif self._line.stands:
             empty.update(Content.styled("Type a question and press enter: both models answer it.", FAINT))
         else:
-            empty.update(
-                Content.styled("No model answers. Enter or ctrl+r tries again, l in Train shows the log.", FAINT)
-            )
+            empty.update(Content.styled("No model answers. ctrl+r tries again, l in Train shows the log.", FAINT))
 
-    def watch_entry(self) -> None:
+    def watch_entry(self, before: Entry, entry: Entry) -> None:
+        if before != "ask":  # what was wrong with the line that was edited ends with it
+            self.notice("")
         self.query_one("#label", Static).update(LABELS[self.entry])
         self.query_one("#prompt", Prompt).placeholder = HINTS[self.entry]
         self._show_parts()
@@ -291,15 +286,12 @@ class ChatScreen(Frame):
                 except ValueError as problem:
                     self.notice(str(problem), "warning", seconds=8)
                     return
-                self.notice("")
                 self._end_entry()
             case _:
                 await self._ask(event.text.strip())
 
     async def _ask(self, question: str) -> None:
         if not question:
-            if not self._line.stands and not self._busy:
-                await self.action_again()
             return
         if self._answering:
             self.notice("the answer is still coming; escape stops it", seconds=4)
@@ -319,9 +311,9 @@ class ChatScreen(Frame):
         asked = []
         for side in sides:
             reply = await turn.reply(side)
-            await reply.reset()
-            self.talk.exchanges[-1].answers.pop(side, None)
+            reply.ask_again()
             asked.append((side, reply, self.talk.messages(side)))
+        self.query_one(ChatLog).follow(anew=True)
         how = msgspec.structs.replace(self.sampling)
         self._in_thread(lambda task: self._answer(task, asked, how))
 
@@ -346,7 +338,8 @@ class ChatScreen(Frame):
 
     @property
     def _answering(self) -> bool:
-        return self._busy and bool(self.talk.exchanges)
+        """Else it may be busy with having the model loaded, which holds up nothing."""
+        return self._busy and any(reply.waiting for reply in self.query_one(ChatLog).asked)
 
     async def action_stop(self) -> None:
         self._asked += 1

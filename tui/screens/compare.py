@@ -71,7 +71,6 @@ class CompareScreen(Frame):
         Binding("b", "blind", "Rate blind", id="compare.blind", tooltip="Say which answer is better, names hidden"),
         Binding("n", "again", "Measure others", id="compare.again", tooltip="Other rows, or against another run"),
         Binding("escape", "back", "Back", id="compare.back"),
-        Binding("f1", "app.help", "Help", show=False, id="compare.help"),
     ]
 
     part: reactive[Part] = reactive("nothing", init=False)

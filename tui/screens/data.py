@@ -13,7 +13,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from engine.errors import Exit, FtuiError
-from engine.text import safe
+from engine.text import plural, safe
 from tui import inspection
 from tui.ask import Ask
 from tui.frame import BAD, FAINT
@@ -22,6 +22,7 @@ from tui.rows import Rows
 from tui.screens import fixing
 from tui.screens.reading import Reading
 from tui.screens.source import short
+from tui.spoken import spoken
 from tui.widgets.histogram import Histogram
 from tui.wizard import Step
 
@@ -181,7 +182,7 @@ class DataScreen(Step):
         counted = "exact tokens" if draft.lengths.exact else "tokens estimated"
         return Content.assemble(
             (self._source(), "bold"),
-            f"   {first}{rows:,} rows, {draft.dataset.shape.name}{left}",
+            f"   {first}{plural(rows, 'row')}, {draft.dataset.shape.name}{left}",
             (f"   {counted} by {safe(draft.facts.name)}", FAINT),
         )
 
@@ -345,6 +346,6 @@ def _problem(problem: FtuiError) -> Content:
     }
     lines = [Content.styled(f"✗ {safe(problem.cause)}", BAD)]
     lines += [Content(f"  {safe(problem.where)}")] if problem.where else []
-    lines += [Content(f"  {safe(problem.next_step)}")] if problem.next_step and problem.code not in keys else []
+    lines += [Content(f"  {safe(spoken(problem.next_step))}")] if problem.next_step and problem.code not in keys else []
     lines.append(Content.styled("  " + keys.get(problem.code, "escape chooses other rows"), FAINT))
     return Content("\n").join(lines)

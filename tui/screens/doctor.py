@@ -18,6 +18,7 @@ from tui.rows import Rows
 if TYPE_CHECKING:
     from engine.doctor import Check
 
+_ORDER = ("bad", "warning", "ok")
 _GLYPHS = {"ok": ("✓", GOOD), "warning": ("!", WARN), "bad": ("✗", BAD)}
 
 
@@ -75,6 +76,7 @@ class DoctorScreen(Frame):
             CheckLine(f"{index} {check.name}", safe(check.name), check.level, safe(check.detail), safe(check.fix))
             for index, check in enumerate(checks)
         ]
+        lines.sort(key=lambda line: _ORDER.index(line.level))  # what there is to know is never below the fold
         bad = sum(line.level == "bad" for line in lines)
         limits = sum(line.level == "warning" for line in lines)
         if bad:
@@ -88,9 +90,8 @@ class DoctorScreen(Frame):
         rows = self.query_one("#checks", Rows)
         rows.show(lines)
         rows.focus()
-        worst = next((line for level in ("bad", "warning") for line in lines if line.level == level), None)
-        if worst is not None:
-            rows.put_cursor(worst.key)
+        if lines:
+            rows.put_cursor(lines[0].key)
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         item = event.item

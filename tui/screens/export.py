@@ -237,23 +237,22 @@ class ExportScreen(Frame):
             return
         asked = self._asked
         folder = Path(asked["to"]).expanduser()
+        if not asked["to"]:
+            self.query_one("#to").focus()
+            self.notice("name a folder to write to", "warning")
+            return
         try:
             options = exports.read({**asked, "to": str(folder.absolute())})
+            exports.check_place(folder.absolute())
         except FtuiError as error:
             wrong = {"shard size": "#shard", "push": "#push"}.get(error.where, "#dtype")
-            self.query_one(wrong).focus()
+            self.query_one(wrong if error.code == Exit.USAGE else "#to").focus()
             words = (
                 f"{error.cause}: {error.next_step}" if error.next_step else f"weights are {', '.join(exports.DTYPES)}"
             )
             self.notice(words, "warning")
             return
-        if not asked["to"]:
-            self.query_one("#to").focus()
-            self.notice("name a folder to write to", "warning")
-        elif exports.taken(folder):
-            self.query_one("#to").focus()
-            self.notice(f"{folder} is there and not empty: name another folder", "warning")
-        elif options.push and not self._sure:
+        if options.push and not self._sure:
             self._sure = True
             seen = "for everybody to see" if options.public else "for you alone to see"
             self.notice(f"enter again puts it on the hub as {options.push}, {seen}", "warning")

@@ -52,9 +52,9 @@ class FitsScreen(Frame):
     TITLE = "What else fits"
     CSS_PATH = "plan.tcss"
     HELP = (
-        "Memory for training by method and micro-batch, by the same forecast as the plan: ✓ fits what is free here, ✗ does "
-        "not. The plan's own place is marked. Enter takes the method under the cursor. Rank, checkpointing and what else "
-        "changes with the method are as its plan would have them."
+        "Memory for training by method and micro-batch, by the same forecast as the plan: ✓ fits into what a run may use "
+        "here once the runs before it have ended, ✗ does not. The plan's own place is marked. Enter takes the method under "
+        "the cursor. Rank, checkpointing and what else changes with the method are as its plan would have them."
     )
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "Back", id="fits.back")]
 
@@ -81,7 +81,7 @@ class FitsScreen(Frame):
         length = min(settings.max_length, draft.lengths.max)
         self.query_one("#sentence", Static).update(
             Content.assemble(
-                (f"{size(machine.budget)} are free on {safe(machine.device_name)}.", "bold"),
+                (f"{size(machine.budget)} for a run on {safe(machine.device_name)}{machine.when_there}.", "bold"),
                 (f"  Rows up to {length:,} tokens, {settings.precision}.", FAINT),
             )
         )

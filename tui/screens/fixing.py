@@ -125,8 +125,8 @@ def write_copy(screen: DataScreen, draft: Draft, actions: Sequence[str], target:
 
     def written(copy: clean.Cleaned) -> None:
         screen.marked.clear()
-        screen.notice(result(copy, draft.choice), "good", seconds=20)
         screen.wizard.begin(on_copy(draft.choice, copy.path))
+        screen.notice(result(copy, draft.choice), "good", seconds=20)
 
     screen.notice(f"writing {safe(target.name)} …", seconds=60)
     screen.in_thread(write, written, group="clean", exclusive=True)

@@ -21,6 +21,7 @@ from tui.frame import BAD, FAINT, FOCUS, Frame
 from tui.inspection import plural
 from tui.listing import pad
 from tui.rows import Rows
+from tui.spoken import spoken
 
 if TYPE_CHECKING:
     from engine.choice import Choice, Columns
@@ -284,11 +285,15 @@ class MappingScreen(Frame):
         width = self.query_one("#roles").size.width
         column = pad("column", min(24, width // 3))
         self.query_one("#labels", Static).update(Content.styled(f"{pad('role', 14)}{column}    value", FAINT))
-        self.query_one("#roles", Rows).show(roles.lines())
+        rows = self.query_one("#roles", Rows)
+        rows.show(roles.lines())
+        rows.styles.max_height = len(rows.items)
         rest = []
         if roles.unused:
             rest.append(Content.styled("not used: " + safe(", ".join(roles.unused)), FAINT))
-        rest += [Content.styled(f"· {safe(note)}", FAINT) for note in (roles.shape.notes if roles.shape else [])]
+        rest += [
+            Content.styled(f"· {safe(spoken(note))}", FAINT) for note in (roles.shape.notes if roles.shape else [])
+        ]
         self.query_one("#rest", Static).update(Content("\n").join(rest))
         self.refresh_bindings()
 

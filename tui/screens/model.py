@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 from msgspec import Struct
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Rule, Static
+from textual.widgets import Input, Rule, Static
 
 from engine.errors import Exit, FtuiError
 from engine.text import safe, shorten
-from tui.ask import Ask
+from tui.ask import Ask, after_slash, first_line
 from tui.frame import BAD, FAINT, GOOD, told
 from tui.listing import pad
 from tui.rows import Rows
@@ -66,10 +67,18 @@ class ModelScreen(Step):
     CSS_PATH = "model.tcss"
     HELP = (
         "The base model that will be tuned. ✓ is on this machine; ↓ is fetched when the run is prepared. "
-        "Any other model can be named: a hub id like owner/name, a folder with safetensors, or a .gguf file."
+        "Any other model can be typed or pasted: a hub id like owner/name, a folder with safetensors, or a .gguf file."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "another", "Another", key_display="/", id="model.another", tooltip="Name any other model"),
+        Binding(
+            "slash",
+            "another('/')",
+            "Another",
+            key_display="/",
+            priority=True,  # it acts before the next key is given to anybody: a path can be typed at once
+            id="model.another",
+            tooltip="Name any other model",
+        ),
     ]
 
     def body(self) -> ComposeResult:
@@ -79,7 +88,7 @@ class ModelScreen(Step):
         yield Static(Content.styled("reading …", FAINT), id="facts", markup=False)
 
     def on_mount(self) -> None:
-        self.query_one("#models").focus()
+        self.set_focus(self.query_one("#models"))  # at once: what is typed early may open the field
         self.in_thread(known, self._show)
 
     def _show(self, models: list[ModelLine]) -> None:
@@ -109,16 +118,29 @@ class ModelScreen(Step):
     # choosing ---------------------------------------------------------------------------------------------------
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
-        if event.item.key == ANOTHER:
-            self.action_another()
-        else:
+        if event.item.key != ANOTHER:
             self._choose(event.item.key)
+        elif not isinstance(self.focused, Input):  # else a / right behind enter has opened it
+            self.action_another()
 
-    def action_another(self) -> None:
-        self.query_one(Ask).ask("model", "", self._choose_named, "hub id, folder or .gguf file")
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "another" or not isinstance(self.focused, Input)
 
-    def _choose_named(self, source: str) -> None:
-        self._choose(named(source))
+    def on_paste(self, event: events.Paste) -> None:
+        """Pasted onto the list: it can only be meant for the field."""
+        if line := first_line(event.text):
+            self.action_another(line)
+
+    def action_another(self, begun: str = "") -> None:
+        """Ask for a model by name. `begun` is what was typed or pasted of it on the list; the key / is one letter of a path."""
+        meant = after_slash if begun == "/" else str
+        self.query_one(Ask).ask(
+            "model",
+            begun,
+            lambda text: self._choose(named(meant(text))),
+            "hub id, folder or .gguf file",
+            begun=bool(begun),
+        )
 
     def _choose(self, source: str, allowed: bool = False) -> None:
         choice = self.wizard.picked()

@@ -20,6 +20,7 @@ from tui.screens.fits import FitsScreen
 from tui.screens.gate import GateScreen, verdict
 from tui.screens.versus import VersusScreen
 from tui.screens.why import WhyScreen
+from tui.spoken import spoken
 from tui.widgets.memory import MemoryBar
 from tui.wizard import Step, progress_words
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from engine.draft import Draft
 
 
+_OFFERED = 3  # other values of a setting, named beside its field
 _TOLD = 4  # settings that moved with an edit, named one by one
 
 
@@ -96,6 +98,7 @@ class PlanScreen(Step):
         rows = self.query_one("#plan", Rows)
         first = not rows.items
         rows.show(lines(draft, self._everything))
+        rows.styles.max_height = len(rows.items)  # and less where what stands below needs the room: that is never cut
         if first:
             rows.put_cursor("method")
         memory = draft.plan.memory
@@ -113,13 +116,6 @@ class PlanScreen(Step):
             place.update(Content.styled(f"t  Tune at all? {safe(missing)}", FAINT))
         else:
             place.update(Content.styled("t  ", FAINT) + verdict(gate))
-
-    def on_resize(self) -> None:
-        # The forecast keeps its place below; a long list of settings scrolls above it.
-        height = self.query_one("#body").content_size.height
-        room = max(4, height - (10 if self.app.size.height < 30 else 13))  # as its breakpoint has it
-        for part in ("#plan", "#ask Rows"):
-            self.query_one(part).styles.max_height = room
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """What the setting under the cursor is, and the whole reason of its value, which its line has no room for."""
@@ -168,13 +164,16 @@ class PlanScreen(Step):
             return
         if advice is None or draft is None:
             return
-        value = number(getattr(draft.plan.settings, advice.field, advice.value))
+        held = getattr(draft.plan.settings, advice.field, advice.value)
         choices = offer_lines(draft, advice.field)
-        hint = "or ".join(f"{number(other.value)} " for other in advice.alternatives[:3])
+        others = [number(other.value) for other in advice.alternatives if other.value != held][:_OFFERED]
+        hint = " or ".join([f"{number(advice.value)} as advised", *others] if held != advice.value else others)
         self.query_one("#plan").display = not choices  # the values stand in its place
+        self.query_one("#ask").set_class(bool(choices), "-list")
+        self.query_one("#ask Rows").styles.max_height = len(choices)
         self.query_one(Ask).ask(
             words(advice.field),
-            value,
+            number(held),
             lambda text: self.set(advice.field, typed(text)),
             "↓ to the list" if choices else hint,
             short=True,
@@ -182,6 +181,7 @@ class PlanScreen(Step):
         )
 
     def on_ask_closed(self) -> None:
+        self.query_one("#ask").remove_class("-list")
         self.query_one("#plan").display = True
         self.query_one("#plan").focus()
 
@@ -232,13 +232,14 @@ class PlanScreen(Step):
         if item is not None and item.key == "stage" and draft.choice.stage is not None:
             self.set("stage", draft.dataset.stage)
             return
+        what = "everything"
         if item is not None and item.key in edits:
             del edits[item.key]
-            self.notice(f"{words(item.key)} is as advised again")
+            what = words(item.key)
         else:
             edits.clear()
-            self.notice("everything is as advised again")
         self.wizard.edit(edits)
+        self.notice(f"{what} is as advised again")
 
     def action_why(self) -> None:
         if (advice := self.advice) is not None:
@@ -296,7 +297,7 @@ def show_warnings(place: Static, draft: Draft) -> None:
     """What speaks against the plan, and what to know; no line where there is nothing to say."""
     from engine import draft as drafts
 
-    found = [Content.styled(f"✗ {safe(reason)}", BAD) for reason in drafts.refusals(draft)]
+    found = [Content.styled(f"✗ {safe(spoken(reason))}", BAD) for reason in drafts.refusals(draft)]
     found += [Content.styled(f"! {safe(warning)}", WARN) for warning in draft.plan.warnings]
     place.update(Content("\n").join(found))
     place.display = bool(found)

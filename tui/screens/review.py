@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -16,7 +17,7 @@ from textual.widgets import Rule, Static
 from engine.advice.fields import METHODS, trains
 from engine.errors import FtuiError
 from engine.recipe import LOW_RANK
-from engine.text import number, safe
+from engine.text import number, plural, safe, shorten
 from tui import machine
 from tui.ask import Ask
 from tui.frame import BAD, FAINT, WARN, told
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from engine.runs.occupancy import Spot
 
 LOOK = 3.0  # seconds between two looks at who uses what
+LABEL = 8  # cells of the words at the left
 
 
 class ReviewScreen(Step):
@@ -56,21 +58,21 @@ class ReviewScreen(Step):
 
     def __init__(self) -> None:
         super().__init__()
-        self._wanted = False  # enter was pressed before the plan was there
+        self._wanted: int | None = None  # the version of the draft that enter was pressed for before it was there
         self._starting = False
         self._spots: list[Spot] = []
         self._looking = False
 
     def body(self) -> ComposeResult:
-        yield Static("", id="sentence", markup=False)
-        yield Static("", id="about", markup=False)
-        yield Static("", id="warnings", markup=False)
-        yield Choice([("auto", "", "")], id="place", disabled=True)
-        yield Static("", id="trouble", markup=False)
-        yield Ask(id="ask")
-        yield Rule(line_style="solid")
-        with VerticalScroll(id="recipe"):
+        with VerticalScroll(id="page"):
+            yield Static("", id="sentence", markup=False)
+            yield Static("", id="about", markup=False)
+            yield Static("", id="warnings", markup=False)
+            yield Choice([("auto", "", "")], id="place", disabled=True)
+            yield Static("", id="trouble", markup=False)
+            yield Rule(line_style="solid")
             yield Static("", id="yaml", markup=False)
+        yield Ask(id="ask")
 
     def on_mount(self) -> None:
         place = self.query_one("#place", Choice)
@@ -86,6 +88,8 @@ class ReviewScreen(Step):
 
     def on_screen_resume(self) -> None:
         self._look()
+        if self._waits:
+            self._promise()
 
     def _look(self) -> None:
         """See who uses what, unless that is going on or nobody looks."""
@@ -131,10 +135,11 @@ class ReviewScreen(Step):
         self.command = command(self.wizard.choice) + words
         draft, problem = self.wizard.draft, self.wizard.error
         sentence = self.query_one("#sentence", Static)
-        for part in ("#about", "#warnings", "Rule", "#recipe"):
+        for part in ("#about", "#warnings", "Rule", "#yaml"):
             self.query_one(part).display = draft is not None
         if problem is not None:
             sentence.update(Content.styled("✗ " + told(problem), BAD))
+            self.notice("")  # what was promised or refused was so of a draft that could be made
         elif draft is None:
             sentence.update(Content.styled(progress_words(self.wizard.progress), FAINT))
         else:
@@ -142,15 +147,23 @@ class ReviewScreen(Step):
             from engine import recipe
 
             sentence.update(Content.styled(safe(draft.plan.sentence), "bold"))
-            self.query_one("#about", Static).update(about(draft, machine.where(self._spots)))
+            self._show_about()
             self._show_trouble(chosen, draft)
             show_warnings(self.query_one("#warnings", Static), draft)
             self.query_one("#yaml", Static).update(
                 Content.styled(safe(recipe.to_yaml(drafts.whole(draft)), newlines=True), FAINT)
             )
-            if self._wanted:
+            if self._waits and not draft.partial:
                 self.action_start()
         self.refresh_bindings()
+
+    def on_resize(self) -> None:
+        self._show_about()
+
+    def _show_about(self) -> None:
+        if (draft := self.wizard.draft) is not None:
+            width = self.app.size.width - 6  # beside margins and the bar
+            self.query_one("#about", Static).update(about(draft, machine.where(self._spots), width))
 
     def _show_trouble(self, chosen: str, draft: Draft) -> None:
         need = draft.plan.memory.total if draft.plan.memory else 0
@@ -178,12 +191,12 @@ class ReviewScreen(Step):
         """Start, or start as soon as the plan is there; say why where nothing can start."""
         from engine import draft as drafts
 
-        draft = self.wizard.draft
+        draft = self.wizard.whole
         if draft is None:
-            self._wanted = True
-            self.notice("starts as soon as the plan is ready; escape takes that back", seconds=600)
+            self._wanted = self.wizard.version
+            self._promise()
             return
-        self._wanted = False
+        self._wanted = None
         if reasons := drafts.refusals(draft):
             self.notice(f"cannot start: {reasons[0]}", "bad")
         elif not self._starting:
@@ -191,6 +204,14 @@ class ReviewScreen(Step):
             self.notice("starting …", seconds=600)
             chosen = self.query_one("#place", Choice).chosen
             self.run_worker(lambda: self._start(draft, chosen), thread=True, group="start")
+
+    @property
+    def _waits(self) -> bool:
+        """Whether this draft starts as soon as it is there; a promise does not pass to the next one."""
+        return self._wanted == self.wizard.version and self.wizard.error is None
+
+    def _promise(self) -> None:
+        self.notice("starts as soon as the plan is ready; escape takes that back", seconds=600)
 
     def _start(self, draft: Draft, chosen: str) -> None:
         from engine import draft as drafts
@@ -209,8 +230,8 @@ class ReviewScreen(Step):
         self.ftui.forget_new_run()
 
     def action_previous(self) -> None:
-        if self._wanted:
-            self._wanted = False
+        if self._waits:
+            self._wanted = None
             self.notice("not started")
         else:
             super().action_previous()
@@ -259,25 +280,24 @@ class ReviewScreen(Step):
         self.go("plan")
 
 
-def about(draft: Draft, where: str = "") -> Content:
-    """What will be run, in a few lines. `where` it runs, as `machine.where` says it."""
+def about(draft: Draft, where: str = "", width: int = 120) -> Content:
+    """What will be run, in a few lines of `width` cells. `where` it runs, as `machine.where` says it."""
     recipe, settings = draft.recipe, draft.plan.settings
     source = recipe.data.source
     rows = source.replace("preset:", "preset ") if source.startswith("preset:") else Path(source).name
     values = "".join(f", {name} {value}" for name, value in recipe.data.values.items())
     method = trains(settings)
     if settings.method in LOW_RANK:
-        where = "attention" if settings.targets == "attention" else "all linear layers"
-        method = f"{METHODS[settings.method]} of rank {settings.rank} on {where}"
-    checks = len(recipe.checks.identity) + len(recipe.checks.general)
+        layers = "attention" if settings.targets == "attention" else "all linear layers"
+        method = f"{METHODS[settings.method]} of rank {settings.rank} on {layers}"
     lines = [
         ("name", recipe.name),
         ("model", draft.facts.name),
-        ("rows", f"{rows}, {len(draft.dataset.examples):,} rows{values}"),
+        ("rows", f"{rows}, {plural(len(draft.dataset.examples), 'row')}{values}"),
         ("method", f"{method}, {settings.precision}"),
         (
             "steps",
-            f"{draft.plan.steps:,} of {recipe.effective_batch} rows, {number(settings.epochs)} epochs, "
+            f"{draft.plan.steps:,} of {plural(recipe.effective_batch, 'row')}, {number(settings.epochs)} epochs, "
             f"learning rate {number(settings.learning_rate)}",
         ),
     ]
@@ -286,10 +306,17 @@ def about(draft: Draft, where: str = "") -> Content:
     if draft.then is not None:
         lines += [("then", sentence) for sentence in _later(draft.then)]
     if recipe.probe:
-        lines.append(
-            ("asks", f"“{recipe.probe}” while it trains" + (f", {checks} questions before and after" if checks else ""))
-        )
-    return Content("\n").join(Content.assemble((f"{name:<8}", FAINT), safe(value)) for name, value in lines)
+        checks = len(recipe.checks.identity) + len(recipe.checks.general)
+        when = " while it trains" + (f", {checks} questions before and after" if checks else "")
+        lines += _asks(safe(recipe.probe), when, width - LABEL)
+    return Content("\n").join(Content.assemble((f"{name:<{LABEL}}", FAINT), safe(value)) for name, value in lines)
+
+
+def _asks(prompt: str, when: str, width: int) -> list[tuple[str, str]]:
+    """The prompt in one line, however long it is, and when it is asked: behind it where that fits, else below."""
+    if cell_len(prompt) + len(when) + 2 <= width:
+        return [("asks", f"“{prompt}”{when}")]
+    return [("asks", f"“{shorten(prompt, width - 2)}”"), ("", when.strip())]
 
 
 def _later(draft: Draft) -> list[str]:

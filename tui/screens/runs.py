@@ -81,6 +81,7 @@ class RunsScreen(Frame):
         self.set_interval(1, self.poll)
 
     def on_screen_resume(self) -> None:
+        self._return()
         self.poll()
 
     # reading ----------------------------------------------------------------------------------------------------
@@ -107,7 +108,17 @@ class RunsScreen(Frame):
         self._detail()
         if first:
             self.query_one("#runs" if lines else "#presets", Rows).focus()
+        self._return()
         self.refresh_bindings()
+
+    def _return(self) -> None:
+        """Put the cursor on the run that the person comes from, once it is in the list."""
+        run = self.ftui.visited
+        if run is not None and any(line.key == run.name for line in self._all or []):
+            self.ftui.visited = None
+            rows = self.query_one("#runs", Rows)
+            rows.put_cursor(run.name)
+            rows.focus()
 
     def _draw(self) -> None:
         words = self.query_one("#filter", Input).value.lower().split()

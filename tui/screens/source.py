@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from engine.errors import Exit, FtuiError
 from engine.text import number, safe, shorten, size
-from tui.ask import Ask
+from tui.ask import Ask, after_slash, first_line
 from tui.frame import FAINT, FOCUS
 from tui.listing import pad, presets
 from tui.rows import Rows
@@ -152,12 +153,18 @@ class SourceScreen(Step):
     CSS_PATH = "source.tcss"
     HELP = (
         "The rows to train on. Files and folders here come first, then the entries of a dataset_info.json, files of earlier "
-        "runs, and presets that bring rows. Columns are recognised by themselves. a mixes rows in beside those that "
-        "are chosen, with a weight: 2 lets them count twice in each epoch, 0.5 takes half of them."
+        "runs, and presets that bring rows; any other path can be typed or pasted. Columns are recognised by themselves. a mixes "
+        "rows in beside those that are chosen, with a weight: 2 lets them count twice in each epoch, 0.5 takes half of them."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "slash", "another", "Another", key_display="/", id="source.another", tooltip="Type a path or hub:OWNER/NAME"
+            "slash",
+            "another('/')",
+            "Another",
+            key_display="/",
+            priority=True,  # it acts before the next key is given to anybody: a path can be typed at once
+            id="source.another",
+            tooltip="Type a path or hub:OWNER/NAME",
         ),
         Binding(
             "a", "mix", "Mix in", id="source.mix", tooltip="Add these rows to those that are chosen, with a weight"
@@ -175,7 +182,7 @@ class SourceScreen(Step):
         yield Ask(id="ask")
 
     def on_mount(self) -> None:
-        self.query_one("#sources").focus()
+        self.set_focus(self.query_one("#sources"))  # at once: what is typed early may open the field
         self.in_thread(lambda: offers(Path()), self._offer)
 
     def on_resize(self) -> None:
@@ -206,6 +213,8 @@ class SourceScreen(Step):
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "another":
+            return not isinstance(self.focused, Input)
         if action == "mix":
             return self.wizard.has_rows
         if action == "unmix":
@@ -213,14 +222,25 @@ class SourceScreen(Step):
         return True
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
-        if event.item.key == ANOTHER:
-            self.action_another()
-        else:
+        if event.item.key != ANOTHER:
             self._choose(event.item.key)
+        elif not isinstance(self.focused, Input):  # else a / right behind enter has opened it
+            self.action_another()
 
-    def action_another(self) -> None:
-        choice = self.wizard.picked()
-        self.query_one(Ask).ask("rows", choice.data or "", lambda text: self._choose(checked(text)))
+    def on_paste(self, event: events.Paste) -> None:
+        """Pasted onto the list: it can only be meant for the field."""
+        if line := first_line(event.text):
+            self.action_another(line)
+
+    def action_another(self, begun: str = "") -> None:
+        """Ask for rows by name. `begun` is what was typed or pasted of it on the list; the key / is one letter of a path."""
+        meant = after_slash if begun == "/" else str
+        self.query_one(Ask).ask(
+            "rows",
+            begun or self.wizard.picked().data or "",
+            lambda text: self._choose(checked(meant(text))),
+            begun=bool(begun),
+        )
 
     def _choose(self, key: str) -> None:
         choice = self.wizard.picked()

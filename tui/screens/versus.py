@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ADVICE = "what is advised"
 MOST_RUNS = 8
+NAME, LONGEST = 19, 20  # cells of a setting's name, and of a value at most
 
 
 class ChangeLine(Struct, frozen=True):
@@ -37,16 +39,32 @@ class ChangeLine(Struct, frozen=True):
     effect: str
 
     def line(self, width: int) -> Content:
-        value = 16 if width >= 100 else 12
-        effect = max(0, width - 18 - 2 * value - 4)
+        value = value_width(width)
+        # A long value also takes the room beside it: that of a short name, or of the effect.
+        theirs = max(0, NAME + value - cell_len(self.name) - 1)
+        ours = max(value, min(LONGEST, cell_len(self.ours)))
+        effect = max(0, width - NAME - value - ours - 4)
         return Content.assemble(
-            pad(self.name, 18),
-            pad(self.theirs, value, right=True),
+            f"{self.name} ",
+            pad(self.theirs, theirs, right=True),
             "  ",
-            (pad(self.ours, value, right=True), f"bold {FOCUS}"),
+            (pad(self.ours, ours, right=True), f"bold {FOCUS}"),
             "  ",
             (shorten(self.effect, effect), FAINT),
         )
+
+
+def value_width(width: int) -> int:
+    """Cells of each plan's values, in a line of `width`."""
+    return 17 if width >= 100 else 12
+
+
+def heads(theirs: str, width: int) -> Content:
+    """The names over the two columns; that of the other plan, which may be long, also takes the room over the settings."""
+    value = value_width(width)
+    return Content.assemble(
+        pad(theirs, NAME + value, right=True), "  ", (pad("this plan", value, right=True), f"bold {FOCUS}")
+    )
 
 
 def change_lines(changes: list[Change]) -> list[ChangeLine]:
@@ -115,11 +133,11 @@ class VersusScreen(Frame):
         self.query_one("#sentence", Static).update(
             Content.assemble(("this plan against ", ""), (safe(name), "bold"), (f"   {place}", FAINT))
         )
-        nothing = "Nothing differs." if not lines else ""
-        head = ChangeLine("", "", shorten(safe(name), 12), "this plan", "")
-        columns = Content.styled(nothing, FAINT) if nothing else Content("  ") + head.line(self.size.width - 6)
-        self.query_one("#columns", Static).update(columns)
-        self.query_one("#changes", Rows).show(lines)
+        head = Content("  ") + heads(safe(name), self.size.width - 6)
+        self.query_one("#columns", Static).update(head if lines else Content.styled("Nothing differs.", FAINT))
+        rows = self.query_one("#changes", Rows)
+        rows.show(lines)
+        rows.styles.max_height = len(lines)  # less where the effect below, which is told whole, needs the room
         self.query_one("#effect", Static).update("")
         bare = shlex.quote(name.partition(" ")[2])
         self.command = f"ftui plan --against {bare}" if name != ADVICE else "ftui plan --what-if FIELD=VALUE"

@@ -7,6 +7,7 @@ from typing import Literal
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
@@ -35,11 +36,16 @@ class Reply(Vertical):
     }
     """
 
+    class Grown(Message):
+        """It takes another room than before."""
+
     def __init__(self, side: Side) -> None:
         super().__init__(classes=f"-{side}")
         self.side = side
         self.text = ""
         self.waiting = True  # for its first piece, or for more
+        self.begun = False  # `text` is of the answer that was asked for last, not of one before
+        self._went = ""  # the note of the answer that is complete
         self._stream: MarkdownStream | None = None
 
     def compose(self) -> ComposeResult:
@@ -47,34 +53,53 @@ class Reply(Vertical):
         yield ForeignMarkdown()
         yield Static("…", classes="reply--note", markup=False)
 
+    def on_resize(self) -> None:
+        self.post_message(self.Grown())
+
     def note(self, text: str) -> None:
         """What stands below the answer; "" takes the line away."""
         line = self.query_one(".reply--note", Static)
         line.update(safe(text))
         line.display = bool(text)
 
-    async def reset(self) -> None:
-        """Forget the answer: another one is to come."""
-        await self.finish("…")
-        self.text, self.waiting = "", True
-        await self.query_one(ForeignMarkdown).update("")
+    def ask_again(self) -> None:
+        """Another answer is to come; the one before stays until it begins."""
+        self.waiting, self.begun = True, False
+        self.note("…")
 
     async def write(self, delta: str) -> None:
         """Add to the answer."""
-        if not self.text:
-            self.note("")
+        if not self.begun:
+            await self._begin()
         self.text += delta
         if self._stream is None:
             self._stream = Markdown.get_stream(self.query_one(ForeignMarkdown))
         await self._stream.write(made_safe(delta))
 
+    async def _begin(self) -> None:
+        self.note("")
+        if self.text:
+            await self.query_one(ForeignMarkdown).update("")
+        self.text, self.begun = "", True
+
     async def finish(self, note: str) -> None:
         """The answer is complete. It is parsed once more as a whole: a stream may have cut a mark in two."""
+        if not self.begun:
+            await self._begin()
         stream, self._stream, self.waiting = self._stream, None, False
         if stream is not None:
             await stream.stop()
         await self.query_one(ForeignMarkdown).update(made_safe(self.text))
+        self._went = note
         self.note(note)
+
+    async def give_up(self, note: str) -> None:
+        """No more will come. What has come of it stays; where nothing has, the answer before does, with its own note."""
+        if self.begun or not self.text:
+            await self.finish(note)
+        else:
+            self.waiting = False
+            self.note(self._went)
 
 
 class Turn(Vertical):
@@ -93,19 +118,24 @@ class Turn(Vertical):
     def __init__(self, question: str) -> None:
         super().__init__()
         self._question = question
+        self._row = Horizontal()
         self.replies: dict[Side, Reply] = {}
 
     def compose(self) -> ComposeResult:
         yield Static(Content(f"> {safe(self._question, newlines=True)}"), classes="turn--question", markup=False)
-        yield Horizontal()
+        yield self._row
 
     async def reply(self, side: Side) -> Reply:
         """The answer of `side`, made on first use; base always stands at the left."""
         if side not in self.replies:
-            row = self.query_one(Horizontal)
             self.replies[side] = reply = Reply(side)
-            await row.mount(reply, before=0 if side == "base" and len(row.children) else None)
+            await self._row.mount(reply, before=0 if side == "base" and len(self._row.children) else None)
         return self.replies[side]
+
+    def ends(self) -> list[int]:
+        """The lines of the turn after which the answers end that are seen and have begun."""
+        seen = [reply for reply in self.replies.values() if reply.display and reply.text]
+        return [self._row.virtual_region.y + reply.virtual_region.bottom for reply in seen]
 
 
 class ChatLog(VerticalScroll):
@@ -134,34 +164,68 @@ class ChatLog(VerticalScroll):
     showing: reactive[Showing] = reactive("both")
     stacked: reactive[bool] = reactive(False, toggle_class="-stacked")
 
-    def follow(self) -> None:
-        """Keep the end in view while more comes, unless the person scrolled up.
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._following = True
 
-        Only where there is more than fits: Textual 8.2 pushes the content of an anchored container down to its bottom.
+    def follow(self, anew: bool = False) -> None:
+        """Keep in view what is to be read, now and while more comes, unless the person scrolled elsewhere and not back.
+
+        anew  wherever the person scrolled
         """
+        self._following = self._following or anew
         self.call_after_refresh(self._follow)
 
     def _follow(self) -> None:
-        overflows = self.virtual_size.height > self.scrollable_content_region.height
-        if overflows != self.is_anchored:
-            self.anchor(overflows)
-            if not overflows:
-                self.scroll_home(animate=False)
+        if self._following:
+            self.scroll_to(y=self._place, animate=False, immediate=True)
+            self._following = True
+
+    @property
+    def _place(self) -> float:
+        """Where following leads: to the end, but side by side never past the end of the shorter answer, nor past the question
+        where that answer fits on the screen with it."""
+        turns = self.turns
+        if not turns:
+            return 0
+        question = turns[-1].virtual_region.y
+        end = max if self.stacked else min
+        below = end(turns[-1].ends(), default=0) - self.scrollable_content_region.height
+        return min(self.max_scroll_y, question + max(0, below))
+
+    def release_anchor(self) -> None:
+        """The person scrolls, by whatever means."""
+        super().release_anchor()
+        self._following = False
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._following = self._following or new_value == self._place
+
+    def on_resize(self) -> None:
+        self.follow()
+
+    def on_reply_grown(self) -> None:
+        self._follow()
 
     def watch_showing(self, before: Showing, after: Showing) -> None:
         self.remove_class("-both", "-base", "-tuned").add_class(f"-{after}")
+        self.follow()
 
     @property
     def turns(self) -> list[Turn]:
         return list(self.query(Turn))
 
+    @property
+    def asked(self) -> list[Reply]:
+        """The answers of the last turn."""
+        return [reply for turn in self.turns[-1:] for reply in turn.replies.values()]
+
     async def ask(self, question: str) -> Turn:
-        """Add a turn and go to the end."""
+        """Add a turn and go to it."""
         turn = Turn(question)
         await self.mount(turn)
-        if self.is_anchored:
-            self.anchor()  # even if the person had scrolled up
-        self.follow()
+        self.follow(anew=True)
         return turn
 
     async def drop_last(self) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from engine.errors import FtuiError
-from engine.runs import control
+from engine.runs import checkpoints, control, status
 from engine.runs.chat import Chat, Reply, answers
+from engine.runs.events import Result
 from tui.widgets.conversation import Sampling, Side
 
 if TYPE_CHECKING:
@@ -60,3 +61,16 @@ class Connection:
         chat, self._chat = self._chat, None
         if chat is not None:
             chat.close()
+
+
+def step_of_weights(run: RunDir) -> int:
+    """After which optimizer step the weights stand that answer: those that learn, else the result's, else those of the newest
+    checkpoint. 0 where there are none yet."""
+    now = status.read(run)
+    if not now.ended:
+        return now.step
+    if run.result is None:
+        return next((step for step, _ in checkpoints.committed(run)), 0)
+    with status.Tail(run.journal_path) as tail:
+        result = tail.last("result")
+    return result.step if isinstance(result, Result) else now.step

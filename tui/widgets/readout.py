@@ -10,7 +10,7 @@ from engine.recipe import Recipe
 from engine.runs.events import Answer
 from engine.runs.status import Status
 from engine.runs.view import RunView
-from engine.text import duration, size
+from engine.text import duration, plural, size
 
 GLYPHS = {"queued": "○", "ready": "✓", "stopped": "■", "failed": "!", "lost": "!"}
 
@@ -125,7 +125,7 @@ def recipe_lines(recipe: Recipe) -> list[str]:
     s = recipe.settings
     return [
         f"{short_name(recipe.model.source)}, {trains(s)}, on {recipe.data.source}",
-        f"learning rate {rate(s.learning_rate)}, {s.epochs:g} epochs, {recipe.effective_batch} rows a step, "
+        f"learning rate {rate(s.learning_rate)}, {s.epochs:g} epochs, {plural(recipe.effective_batch, 'row')} a step, "
         f"{s.max_length} tokens a row, {s.precision}",
     ]
 

@@ -6,8 +6,8 @@ import pytest
 from textual.app import App, ComposeResult
 
 from tests.tui.hostile import HOSTILE, check_screen
-from tui.widgets.chatlog import ChatLog
-from tui.widgets.conversation import Conversation, Exchange, Sampling, parse
+from tui.widgets.chatlog import ChatLog, Reply
+from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, parse
 from tui.widgets.markdown import ForeignMarkdown, parser
 
 
@@ -112,3 +112,61 @@ async def test_the_log_follows_the_end_once_it_is_full_and_begins_at_the_top() -
         await pilot.pause()
         await pilot.pause()
         assert log.scroll_y == 0
+
+
+async def said(log: ChatLog, side: Side, lines: int) -> Reply:
+    reply = await log.turns[-1].reply(side)
+    await reply.write("".join(f"{side} {line}\n\n" for line in range(lines)))
+    return reply
+
+
+async def test_side_by_side_the_end_of_the_shorter_answer_stays_in_view() -> None:
+    app = Alone()
+    async with app.run_test(size=(60, 10)) as pilot:
+        log = app.query_one(ChatLog)
+        await log.ask("first")
+        await said(log, "tuned", 30)
+        await pilot.pause(0.1)
+        assert log.scroll_y > log.max_scroll_y - 3  # it alone is followed to its end
+        turn = await log.ask("second")
+        short = await said(log, "tuned", 2)
+        await pilot.pause(0.1)
+        long = await said(log, "base", 30)
+        await pilot.pause(0.1)
+        assert turn.region.y == log.region.y and log.max_scroll_y > log.scroll_y
+        assert short.region.bottom <= log.region.bottom < long.region.bottom
+        await short.write("more\n\n" * 20)
+        await pilot.pause(0.1)
+        assert short.region.bottom == log.region.bottom
+        log.stacked = True
+        await pilot.pause(0.1)
+        assert short.region.bottom == log.region.bottom
+
+
+async def test_who_scrolls_is_not_followed_until_back_or_the_next_question() -> None:
+    app = Alone()
+    async with app.run_test(size=(60, 10)) as pilot:
+        log = app.query_one(ChatLog)
+        await log.ask("first")
+        reply = await said(log, "tuned", 30)
+        await pilot.pause(0.1)
+        followed = log.scroll_y
+
+        async def at_after_more() -> float:
+            before = log.max_scroll_y
+            await reply.write("more\n\n")
+            await pilot.pause(0.1)
+            assert log.max_scroll_y > before
+            return log.scroll_y
+
+        log.scroll_relative(y=-5, animate=False)
+        await pilot.pause()
+        assert await at_after_more() == followed - 5
+        log.scroll_to(y=log._place, animate=False)
+        await pilot.pause()
+        assert await at_after_more() == log._place
+        log.scroll_home(animate=False)
+        await pilot.pause()
+        turn = await log.ask("second")
+        await pilot.pause()
+        assert turn.region.bottom <= log.region.bottom
