@@ -166,7 +166,9 @@ def compare(name: str, args: argparse.Namespace, scratch: Path, rate: float) -> 
     if args.llamafactory and recipe.stage == "sft":
         found["LLaMA-Factory"] = llamafactory(args.llamafactory, recipe, folder, scratch, checkpointing=False)
         # As it comes: where memory would do without, too.
-        found["LLaMA-Factory, checkpointing"] = llamafactory(args.llamafactory, recipe, folder, scratch, checkpointing=True)
+        found["LLaMA-Factory, checkpointing"] = llamafactory(
+            args.llamafactory, recipe, folder, scratch, checkpointing=True
+        )
     for who, one in found.items():
         print(
             f"| {name} | {who} | {one.steps} | {one.seconds:.1f} | {real / one.seconds:.0f} | {one.memory / 1e9:.1f} GB "
