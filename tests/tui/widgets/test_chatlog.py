@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from textual.app import App, ComposeResult
+from textual.await_complete import AwaitComplete
 
 from tests.tui.hostile import HOSTILE, check_screen
+from tests.tui.stage import until
+from tui.widgets import chatlog
 from tui.widgets.chatlog import ChatLog, Reply
 from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, parse
 from tui.widgets.markdown import ForeignMarkdown, parser
@@ -80,6 +83,35 @@ async def test_a_streamed_answer_ends_as_the_whole_text_would() -> None:
         assert len(blocks[0]) == 4
         assert tuned.text == text
         check_screen(pilot)
+
+
+async def test_pieces_that_come_quickly_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first at once, the others after a pause; nothing waits for a piece that does not come."""
+    drawn: list[str] = []
+    append = ForeignMarkdown.append
+
+    def counted(self: ForeignMarkdown, text: str) -> AwaitComplete:
+        drawn.append(text)
+        return append(self, text)
+
+    monkeypatch.setattr(ForeignMarkdown, "append", counted)
+    monkeypatch.setattr(chatlog, "PACE", 600)
+    app = Alone()
+    async with app.run_test(size=(80, 24)) as pilot:
+        log = app.query_one(ChatLog)
+        reply = await (await log.ask("Who?")).reply("tuned")
+        for piece in ("I", " am", " Congyu", "."):
+            await reply.write(piece)
+        await pilot.pause()
+        assert drawn == ["I"] and reply.text == "I am Congyu."
+        await reply.finish("")
+        assert drawn == ["I"] and reply.query_one(ForeignMarkdown).source == "I am Congyu."
+        monkeypatch.setattr(chatlog, "PACE", 0.01)
+        drawn.clear()
+        reply.ask_again()
+        for piece in ("You", " are", " here"):
+            await reply.write(piece)
+        await until(pilot, lambda: "".join(drawn) == "You are here")
 
 
 async def test_base_stands_at_the_left_whichever_answers_first() -> None:
