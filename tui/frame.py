@@ -162,7 +162,8 @@ class Keys(Footer):
 
     @property
     def _room(self) -> int:
-        return self.app.size.width - self.gutter.width
+        """Of the footer as it is laid out: the terminal may have changed already, and is told as a resize only if that lasts."""
+        return (self.outer_size.width or self.app.size.width) - self.gutter.width
 
     def _fitting(self, keys: list[FooterKey], last: FooterKey | None) -> list[FooterKey]:
         """The keys that have room, none of them cut. Escape goes first, which leads back everywhere; then those at the end."""

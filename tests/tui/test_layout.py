@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.pilot import Pilot
 
 from engine.advice import numbers
@@ -20,6 +20,7 @@ from tests.tui.run_files import FakeRun
 from tests.tui.stage import seen
 from tests.tui.stage import until as _until
 from tui.app import FtuiApp
+from tui.frame import Keys
 from tui.plan_lines import AdviceLine, lines
 from tui.screens.help import together
 from tui.screens.versus import ChangeLine, heads
@@ -199,6 +200,20 @@ async def test_the_footer_leaves_out_whole_keys_and_keeps_help(machine: Hardware
             assert all(room.contains_region(key.region) for key in keys), seen(pilot).splitlines()[-1]
             assert seen(pilot).splitlines()[-1].endswith("Help")
             assert seen(pilot).splitlines()[-1].count("Help") == 1
+
+
+async def test_the_footer_is_whole_after_a_size_that_lasted_a_moment(machine: Hardware) -> None:
+    """Two changes of the terminal that are told as none: keys that change in between are drawn for the size that stays."""
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: len(app.screen.query("FooterKey")) > 2)
+        before = seen(pilot).splitlines()[-1]
+        keys, size = app.screen.query_one(Keys), app.size
+        app._size = Size(1, 1)
+        await keys.recompose()
+        app._size = size
+        await pilot.pause()
+        assert seen(pilot).splitlines()[-1] == before
 
 
 def test_keys_of_one_action_are_told_together() -> None:
