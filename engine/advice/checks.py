@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.advice.epoch import epoch, of
+from engine.advice.fit import longest_chat
 from engine.advice.kinds import Facts, held_out
 from engine.advice.numbers import (
     BETA_IN_USE,
@@ -22,7 +23,7 @@ from engine.advice.numbers import (
     steeper,
 )
 from engine.advice.stage import NAMES
-from engine.models.memory import Memory, forecast
+from engine.models.memory import Memory
 from engine.recipe import Settings
 from engine.text import listed, number, plural, size
 
@@ -234,14 +235,7 @@ def _room(facts: Facts, settings: Settings, memory: Memory | None) -> Iterator[s
             "and waits for them in line"
         )
     if settings.max_length <= facts.model.context:
-        whole = forecast(
-            facts.model,
-            settings,
-            longest=settings.max_length,
-            device=hardware.device,
-            phase="chat",
-            stage=facts.stage,
-        )
+        whole = longest_chat(facts, facts.model, settings)
         if whole.total > hardware.budget:
             yield (
                 f"a chat of {settings.max_length:,} tokens takes {size(whole.total)} and {size(hardware.budget)} are free: "

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.advice.kinds import Facts, Values
 from engine.models import memory
+from engine.models.facts import ModelFacts
 from engine.models.memory import Memory
 from engine.recipe import Settings
 
@@ -56,6 +57,12 @@ def need(facts: Facts, values: Values, **changes: Any) -> Memory | None:
 def smallest(facts: Facts, values: Values) -> Memory | None:
     """The least that any run of this model takes: QLoRA in 4 bit, row by row, activations recomputed."""
     return need(facts, values, method="qlora", bits=4, micro_batch=1, gradient_checkpointing=True)
+
+
+def longest_chat(facts: Facts, model: ModelFacts, settings: Settings) -> Memory:
+    """What a chat as long as the rows may be takes."""
+    length, device = settings.max_length, facts.hardware.device
+    return memory.forecast(model, settings, longest=length, device=device, phase="chat", stage=facts.stage)
 
 
 def fits(facts: Facts, values: Values, **changes: Any) -> bool:

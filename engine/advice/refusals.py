@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.advice.fit import fits, smallest, values_of
+from engine.advice.fit import fits, longest_chat, smallest, values_of
 from engine.advice.kinds import Facts, gigabytes
 from engine.advice.stage import NAMES
-from engine.models import memory as forecasts
 from engine.models import support
 from engine.models.facts import ModelFacts
 from engine.models.memory import Memory, moments
@@ -153,10 +152,7 @@ def _unreadable(facts: Facts, model: ModelFacts, settings: Settings) -> Iterator
     """Positions are stretched for texts that no memory here can hold: what it would be trained for cannot be."""
     if settings.max_length <= model.context:
         return
-    device = facts.hardware.device
-    whole = forecasts.forecast(
-        model, settings, longest=settings.max_length, device=device, phase="chat", stage=facts.stage
-    )
+    whole = longest_chat(facts, model, settings)
     if whole.total > facts.hardware.budget:
         yield (
             f"to read {settings.max_length:,} tokens takes {size(whole.total)}, and {size(facts.hardware.budget)} are free"

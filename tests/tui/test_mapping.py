@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 
 from engine import draft as drafts
 from engine.draft import Choice
@@ -87,8 +90,9 @@ def test_values_are_one_safe_line() -> None:
     assert words("a\nb") == "a⏎b" and words(True) == "true" and words({"a": [1]}) == '{"a": [1]}'
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-async def test_a_column_chosen_by_key_is_read(size: tuple[int, int], tiny_starter: Path) -> None:
+@asynccontextmanager
+async def mapping(size: tuple[int, int]) -> AsyncIterator[tuple[FtuiApp, Pilot[None]]]:
+    """The screen of the columns of DIALOGUES."""
     Path("rows.jsonl").write_text("\n".join(map(json.dumps, DIALOGUES)))
     app = FtuiApp()
     async with app.run_test(size=size) as pilot:
@@ -96,6 +100,12 @@ async def test_a_column_chosen_by_key_is_read(size: tuple[int, int], tiny_starte
         app.new_run("data")
         await until(pilot, lambda: app.wizard.draft is not None)
         await pilot.press("m")
+        yield app, pilot
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_a_column_chosen_by_key_is_read(size: tuple[int, int], tiny_starter: Path) -> None:
+    async with mapping(size) as (app, pilot):
         await until(pilot, lambda: "They greet, 0." in seen(pilot) and "not used: id, topic" in seen(pilot))
         await pilot.press("down", "right")
         assert "✎" in seen(pilot) and "not used: id, summary" in seen(pilot)
@@ -180,13 +190,7 @@ WRONG = "✗ a template names {dialog} (did you mean dialogue?), but the columns
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_a_wrong_template_is_said_whole_with_what_was_meant(size: tuple[int, int], tiny_starter: Path) -> None:
-    Path("rows.jsonl").write_text("\n".join(map(json.dumps, DIALOGUES)))
-    app = FtuiApp()
-    async with app.run_test(size=size) as pilot:
-        app.wizard.begin(Choice(data="rows.jsonl"))
-        app.new_run("data")
-        await until(pilot, lambda: app.wizard.draft is not None)
-        await pilot.press("m")
+    async with mapping(size) as (_, pilot):
         await until(pilot, lambda: "not used" in seen(pilot))
         await pilot.press("t", *"Summarise this please: {dialog}", "enter")
         await until(pilot, lambda: WRONG in " ".join(seen(pilot).split()))

@@ -61,7 +61,6 @@ class ChatScreen(Frame):
         Binding("escape", "back", "Back", id="chat.back", tooltip="Leave the line that is edited, else the chat"),
         Binding("ctrl+s", "system", "System", id="chat.system", tooltip="The system prompt"),
         Binding("ctrl+t", "settings", "Settings", id="chat.settings", tooltip="Temperature, top-p, length, seed"),
-        Binding("f1", "app.help", "Help", id="chat.help"),
         Binding(
             "ctrl+o", "compare", "Compare", show=False, id="chat.compare", tooltip="Measure the two against each other"
         ),

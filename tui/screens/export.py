@@ -60,7 +60,6 @@ class ExportScreen(Frame):
         Binding("ctrl+e", "export", "Export", key_display="enter", priority=True, id="export.start"),
         Binding("s", "stop", "Stop", id="export.stop", tooltip="End the export that goes on; nothing half is left"),
         Binding("escape", "back", "Back", id="export.back"),
-        Binding("f1", "app.help", "Help", show=False, id="export.help"),
     ]
 
     running: reactive[bool] = reactive(False, init=False)

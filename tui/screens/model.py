@@ -7,24 +7,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 from msgspec import Struct
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Input, Rule, Static
+from textual.widgets import Rule, Static
 
 from engine.errors import Exit, FtuiError
 from engine.text import safe, shorten
-from tui.ask import Ask, after_slash, first_line
+from tui.ask import Ask
 from tui.frame import BAD, FAINT, GOOD, told
 from tui.listing import pad
 from tui.rows import Rows
-from tui.wizard import Step
+from tui.screens.by_name import ANOTHER, ByName
 
 if TYPE_CHECKING:
     from engine.models.facts import ModelFacts
-
-ANOTHER = "another"
 
 
 def parameters(count: int | None) -> str:
@@ -60,9 +57,11 @@ class AnotherLine(Struct, frozen=True):
         return Content.assemble("Another …", ("  hub id, folder or .gguf file", FAINT))
 
 
-class ModelScreen(Step):
+class ModelScreen(ByName):
     """First step of a new run."""
 
+    WHAT = "model"
+    HINT = "hub id, folder or .gguf file"
     STEP = "model"
     CSS_PATH = "model.tcss"
     HELP = (
@@ -117,32 +116,10 @@ class ModelScreen(Step):
 
     # choosing ---------------------------------------------------------------------------------------------------
 
-    def on_rows_chosen(self, event: Rows.Chosen) -> None:
-        if event.item.key != ANOTHER:
-            self._choose(event.item.key)
-        elif not isinstance(self.focused, Input):  # else a / right behind enter has opened it
-            self.action_another()
+    def take(self, text: str) -> None:
+        self.choose(named(text))
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "another" or not isinstance(self.focused, Input)
-
-    def on_paste(self, event: events.Paste) -> None:
-        """Pasted onto the list: it can only be meant for the field."""
-        if line := first_line(event.text):
-            self.action_another(line)
-
-    def action_another(self, begun: str = "") -> None:
-        """Ask for a model by name. `begun` is what was typed or pasted of it on the list; the key / is one letter of a path."""
-        meant = after_slash if begun == "/" else str
-        self.query_one(Ask).ask(
-            "model",
-            begun,
-            lambda text: self._choose(named(meant(text))),
-            "hub id, folder or .gguf file",
-            begun=bool(begun),
-        )
-
-    def _choose(self, source: str, allowed: bool = False) -> None:
+    def choose(self, source: str, allowed: bool = False) -> None:
         choice = self.wizard.picked()
         allowed = allowed or (source == choice.model and choice.trust_remote_code)
         if not allowed and (files := code_wanted(source)):
@@ -159,7 +136,7 @@ class ModelScreen(Step):
         def answered(word: str) -> None:
             if word.lower() != "yes":
                 raise FtuiError(Exit.MODEL_CODE, "it is not run; escape, and take another model")
-            self._choose(source, allowed=True)
+            self.choose(source, allowed=True)
 
         self.query_one(Ask).ask(
             "run its code?", "", answered, f"read it first: {', '.join(files)}; then type yes", short=True

@@ -10,24 +10,23 @@ from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from engine.errors import Exit, FtuiError
 from engine.text import number, safe, shorten, size
-from tui.ask import Ask, after_slash, first_line
+from tui.ask import Ask
 from tui.frame import FAINT, FOCUS
 from tui.listing import pad, presets
 from tui.rows import Rows
-from tui.wizard import Step, brings_rows
+from tui.screens.by_name import ANOTHER, ByName
+from tui.wizard import brings_rows
 
 PACKED = (".gz", ".zst")
 REGISTRY = "dataset_info.json"  # LLaMA-Factory's list of data sets
 MOST = 50  # files, and entries of a registry, that are offered
-ANOTHER = "another"
 NEEDED = "Choose the rows to train on."
 _HUB = re.compile(r"hub:[\w.-]+(/[\w.-]+)?")
 
@@ -145,9 +144,10 @@ def short(source: str) -> str:
     return safe(name) + (f" ×{number(found.weight)}" if found.weight != 1 else "")
 
 
-class SourceScreen(Step):
+class SourceScreen(ByName):
     """Second step of a new run, first half: which rows."""
 
+    WHAT = "rows"
     TITLE = "Data"
     STEP = "data"
     CSS_PATH = "source.tcss"
@@ -213,36 +213,19 @@ class SourceScreen(Step):
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "another":
-            return not isinstance(self.focused, Input)
         if action == "mix":
             return self.wizard.has_rows
         if action == "unmix":
             return bool(self.wizard.choice and self.wizard.choice.more)
-        return True
+        return super().check_action(action, parameters)
 
-    def on_rows_chosen(self, event: Rows.Chosen) -> None:
-        if event.item.key != ANOTHER:
-            self._choose(event.item.key)
-        elif not isinstance(self.focused, Input):  # else a / right behind enter has opened it
-            self.action_another()
+    def take(self, text: str) -> None:
+        self.choose(checked(text))
 
-    def on_paste(self, event: events.Paste) -> None:
-        """Pasted onto the list: it can only be meant for the field."""
-        if line := first_line(event.text):
-            self.action_another(line)
+    def held(self) -> str:
+        return self.wizard.picked().data or ""
 
-    def action_another(self, begun: str = "") -> None:
-        """Ask for rows by name. `begun` is what was typed or pasted of it on the list; the key / is one letter of a path."""
-        meant = after_slash if begun == "/" else str
-        self.query_one(Ask).ask(
-            "rows",
-            begun or self.wizard.picked().data or "",
-            lambda text: self._choose(checked(meant(text))),
-            begun=bool(begun),
-        )
-
-    def _choose(self, key: str) -> None:
+    def choose(self, key: str) -> None:
         choice = self.wizard.picked()
         if key.startswith("preset:"):
             choice = msgspec.structs.replace(choice, preset=key.removeprefix("preset:"), data=None)
