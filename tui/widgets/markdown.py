@@ -7,9 +7,13 @@ wanted for foreign text.
 
 from __future__ import annotations
 
+from functools import cache
+
 from markdown_it import MarkdownIt
 from textual.content import Content
+from textual.visual import VisualType
 from textual.widgets import Markdown
+from textual.widgets._markdown import MarkdownParagraph
 from textual.widgets.markdown import MarkdownFence
 
 from engine.text import safe
@@ -17,10 +21,21 @@ from engine.text import safe
 _OFF = ("link", "image", "autolink", "reference", "entity", "html_inline", "html_block")
 
 
+@cache  # a stream asks for it at every piece
 def parser() -> MarkdownIt:
     """CommonMark with tables and strike-through, less everything that points or hides."""
     options = {"html": False, "linkify": False, "typographer": False, "breaks": True}
     return MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable(list(_OFF))
+
+
+class GrowingParagraph(MarkdownParagraph):
+    """A paragraph that comes in piece by piece: the screen is laid out anew only when it needs another line."""
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        size = self.content_size
+        if layout and size.width and isinstance(content, Content):
+            layout = content.get_height(self.styles, size.width) != size.height  # type: ignore[arg-type]
+        super().update(content, layout=layout)
 
 
 class PlainFence(MarkdownFence):
@@ -48,7 +63,7 @@ class ForeignMarkdown(Markdown):
         color: $foreground;
     }
     """
-    BLOCKS = {**Markdown.BLOCKS, "fence": PlainFence, "code_block": PlainFence}
+    BLOCKS = {**Markdown.BLOCKS, "paragraph_open": GrowingParagraph, "fence": PlainFence, "code_block": PlainFence}
 
     def __init__(self, text: str = "", *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(made_safe(text), parser_factory=parser, open_links=False, id=id, classes=classes)
