@@ -86,6 +86,7 @@ class Hardware(Struct, frozen=True):
     """What there is to train on. Memory and disk in bytes, after the limits of the container we may be in.
 
     cpu_bf16     the processor multiplies bf16 itself (AVX512-bf16 or AMX)
+    cpu_wide     it computes with 512 bits at once (AVX512)
     torch_cuda   the installed torch can use a GPU at all (a CPU build cannot, whatever cards there are)
     memory_back  what workers hold that have ended, or made room, when a run's turn comes (see `_ending`)
     """
@@ -94,6 +95,7 @@ class Hardware(Struct, frozen=True):
     cpu: str = "processor"
     cores: int = 1
     cpu_bf16: bool = False
+    cpu_wide: bool = False
     memory_total: int = 0
     memory_free: int = 0
     disk_free: int = 0
@@ -160,6 +162,7 @@ def read() -> Hardware:
         cpu=name,
         cores=_cores(),
         cpu_bf16=bool(flags & {"avx512_bf16", "amx_bf16"}),
+        cpu_wide="avx512f" in flags,
         memory_total=total,
         memory_free=free,
         disk_free=_disk_free(),

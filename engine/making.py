@@ -182,6 +182,7 @@ def known(
         # A model that goes on with a text reads on where the last part ended.
         around=0 if model.shape == "causal" or tok is None else len(tok.opening) + len(tok.closing),
         starts=counted.starts,
+        shared=counted.shared,
         exact=counted.exact,
         intent=intent,
         stage=choice.stage or dataset.stage,

@@ -55,18 +55,21 @@ class Speed(Struct, frozen=True, kw_only=True):
     """How long training takes, in seconds: so much a micro-batch, so much a token in it, so much an optimizer step.
 
     seconds_per_batch   what a micro-batch costs however few tokens it has
-    seconds_per_token   what each token costs more, padding included
+    seconds_per_token   what each token costs more
     seconds_per_update  what an optimizer step costs more
+    padded              whether padding counts among the tokens; else they are those that are computed where rows lie end to
+                        end, what they begin with once
     source              in words
     """
 
     seconds_per_batch: float
     seconds_per_token: float
     seconds_per_update: float = 0.0
+    padded: bool = True
     source: str = ""
 
     def seconds(self, tokens: float, batches: float, updates: float) -> float:
-        """Of training on `tokens` (padding included) in `batches` micro-batches and `updates` optimizer steps."""
+        """Of training on `tokens` in `batches` micro-batches and `updates` optimizer steps."""
         return tokens * self.seconds_per_token + batches * self.seconds_per_batch + updates * self.seconds_per_update
 
     def scaled(self, factor: float, source: str) -> Speed:
@@ -74,6 +77,7 @@ class Speed(Struct, frozen=True, kw_only=True):
             seconds_per_batch=self.seconds_per_batch * factor,
             seconds_per_token=self.seconds_per_token * factor,
             seconds_per_update=self.seconds_per_update,
+            padded=self.padded,
             source=source,
         )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.models.support import padded
+from engine.models.facts import ModelFacts
+from engine.models.support import padded, unpadded
 from engine.recipe import RL, SETTING_FIELDS, VIRTUAL, Method, Settings, Stage
 
 # One line for each setting, for the stage and for the reward, at most 72 cells.
@@ -158,6 +159,11 @@ def expert(stage: Stage, method: Method, settings: Settings) -> tuple[str, ...]:
     common = [name for name in SETTING_FIELDS if name not in _OWNED and name not in shown]
     idle = _idle(stage, settings)
     return tuple(n for n in (*_METHODS[method].rest, *_STAGES[stage].rest, *common) if n not in idle)
+
+
+def laid(stage: Stage, model: ModelFacts | None, settings: Settings) -> bool:
+    """Whether rows are computed end to end, what they begin with once; else with padding."""
+    return "unpadded" in expert(stage, settings.method, settings) and unpadded(model, settings)
 
 
 def _idle(stage: Stage, settings: Settings) -> set[str]:

@@ -13,7 +13,6 @@ from engine.advice import fields
 from engine.hardware import Hardware
 from engine.models.facts import ModelFacts
 from engine.models.memory import Memory
-from engine.models.support import padded
 from engine.recipe import Settings, Stage
 from engine.speeds import Measured
 from engine.text import number
@@ -38,6 +37,7 @@ class Facts(Struct, kw_only=True, dict=True):
     mean               average tokens a row; 0 where it was not counted
     lengths            tokens of each row that was counted, in the order of the rows: a list or an array; empty where only
                        percentiles are known. Fewer than `rows` for a sample, or where some rows stand in an epoch more than once
+    shared             tokens that all rows begin with, before the first with a loss; 0 where not known
     around             of them, tokens that the tokenizer puts around a text, and around each part of one that is divided
     starts             tokens before the first one with a loss, of those rows that have one: says at which length nothing is
                        trained
@@ -63,6 +63,7 @@ class Facts(Struct, kw_only=True, dict=True):
     max: int
     mean: float = 0.0
     lengths: Sequence[int] | np.ndarray = []
+    shared: int = 0
     around: int = 0
     starts: Sequence[int] | np.ndarray = []
     exact: bool = True
@@ -104,6 +105,11 @@ class Facts(Struct, kw_only=True, dict=True):
     def ascending(self) -> np.ndarray:
         """`lengths` from the shortest row to the longest: sorted once, then searched."""
         return _sorted(self.lengths)
+
+    @property
+    def mean_start(self) -> float:
+        """Tokens before the first one with a loss; of a pair, its prompt. 0 where not known."""
+        return float(self._starts.mean()) if len(self.starts) else 0.0
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -233,9 +239,7 @@ class Plan(Struct, kw_only=True):
 
     def unpadded(self, model: ModelFacts | None) -> bool:
         """Whether rows are computed end to end, so that no padding is."""
-        held = self.settings
-        why, _ = padded(model, held.method, held.attention, held.neftune, held.unpadded)
-        return self.counts("unpadded") and not why
+        return fields.laid(self.stage.value, model, self.settings)
 
     def _counting(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         stage, method = self.stage.value, self.settings.method

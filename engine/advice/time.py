@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from engine.advice import fields
 from engine.advice.epoch import Epoch, epoch, of, optimizer_steps
 from engine.advice.kinds import Facts, held_out
 from engine.recipe import PPO_PASSES, Settings
 from engine.speeds import Work, best, operations
 
-# A core's fp32 matrix products with AVX2, measured; training reaches about half of that.
-_CORE_FLOPS = 80e9
-_CPU_SHARE = 0.5
+# A core's fp32 matrix products with AVX2, and with AVX512, measured; training reaches 0.4 to 0.6 of that, less the shorter
+# the rows are (docs/performance.md).
+_CORE_FLOPS, _CORE_FLOPS_WIDE = 80e9, 160e9
+_CPU_SHARE = 0.4
 # What the makers state for dense 16-bit products, by a word of the card's name (first match wins);
 # training with ordinary kernels reaches about a third of it at best.
 _GPU_FLOPS = (
@@ -40,7 +42,9 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
     if facts.model is None:
         return None, "not known before a model is picked"
     made, updates = epoch(facts, of(settings)), optimizer_steps(facts, settings)
-    tokens = made.tokens / max(1, made.items) if settings.packing else _padded(made, settings)
+    speed = best(facts.speeds, facts.model, settings)
+    laid = not speed.padded if speed else fields.laid(facts.stage, facts.model, settings)
+    tokens = _laid(facts, made, settings) if laid else _padded(made, settings)
     work = Work.of(settings)
     # A forward pass takes 2 of the operations that training takes.
     forward = 2.0 / operations(facts.model, work)
@@ -58,7 +62,6 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
         passes += facts.rows * forward  # the reference reads every row once
     if facts.stage in ("dpo", "reward"):
         passes *= 2  # two sides a row
-    speed = best(facts.speeds, facts.model, settings)
     if speed is not None:
         return speed.seconds(passes * tokens, passes / settings.micro_batch, updates), most + speed.source
     rate, where = _rate(facts, settings)
@@ -83,13 +86,25 @@ def _answered(facts: Facts, settings: Settings, updates: int, prompt: float, for
     return answers * ((PPO_PASSES if ppo else 1) + reads * forward), prompt + (settings.answer_length or 0)
 
 
+def _laid(facts: Facts, made: Epoch, settings: Settings) -> float:
+    """Tokens computed a row, of a pair a side, where rows lie end to end: what all of a micro-batch begin with is there once,
+    and so is the prompt of a pair."""
+    each = made.tokens / max(1, made.items)
+    once = facts.shared * (made.parts / max(1, made.items) - 1 / settings.micro_batch)
+    if facts.stage == "dpo":
+        once = (once + facts.mean_start) / 2
+    return max(1.0, each - once)
+
+
 def _padded(made: Epoch, settings: Settings) -> float:
-    """Tokens computed a row: those of a micro-batch are padded to the longest of them.
+    """Tokens computed a row (of packs, each): those of a micro-batch are padded to the longest of them.
 
     With every row's length known this is the expected largest of `micro_batch` rows drawn at random; else the mean.
     """
     import numpy as np
 
+    if settings.packing:
+        return made.tokens / max(1, made.items)
     ordered = made.sample
     # The largest of `micro_batch` rows has at most rank k of n with probability (k / n) ** micro_batch.
     reached = (np.arange(len(ordered) + 1) / len(ordered)) ** settings.micro_batch
@@ -100,7 +115,8 @@ def _rate(facts: Facts, settings: Settings) -> tuple[float | None, str]:
     """(operations a second that training reaches, in words)."""
     hardware = facts.hardware
     if hardware.device == "cpu":
-        return hardware.cores * _CORE_FLOPS * _CPU_SHARE, "half of 80 GFLOP/s a core"
+        core = _CORE_FLOPS_WIDE if hardware.cpu_wide else _CORE_FLOPS
+        return hardware.cores * core * _CPU_SHARE, f"0.4 of {core / 1e9:.0f} GFLOP/s a core"
     for word, peak in _GPU_FLOPS:
         if word in hardware.device_name:
             share = _GPU_SHARE if settings.precision != "fp32" else _GPU_SHARE / 8

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Of = Literal["whole", "prompt", "completion"]
+_SAMPLE = 2000  # rows that are looked at for what all begin with
 _FIRST, _BLOCK = 64, 1024  # rows counted together: few at first, so that something is there at once
 
 
@@ -134,6 +135,23 @@ class Lengths:
         """Tokens before the first one with a loss, of the rows that have one."""
         first = self._table.first
         return _array(first[first >= 0])
+
+    @cached_property
+    def shared(self) -> int:
+        """Tokens that all rows begin with (of many rows, those of a sample), before the first one with a loss: a template's,
+        a system prompt's. 0 where tokens are not kept."""
+        table = self._table
+        rows = (table.first > 0).nonzero()[0]
+        if self.kept is None or not len(rows):
+            return 0
+        most, known = int(table.first[rows].min()) - 1, self.kept.ids
+        begin = self.kept.begin
+        ours = known[begin[rows[0]] : begin[rows[0]] + most]
+        for row in rows[:: max(1, len(rows) // _SAMPLE)]:
+            apart = (known[begin[row] : begin[row] + len(ours)] != ours).nonzero()[0]
+            if len(apart):
+                ours = ours[: apart[0]]
+        return len(ours)
 
     def trained_at(self, cutoff: int) -> list[int]:
         """Places of the rows of which something with a loss is left when they are cut to `cutoff` tokens."""

@@ -59,6 +59,11 @@ def padded(
     return "", ""
 
 
+def unpadded(facts: ModelFacts | None, settings: Settings) -> bool:
+    """Whether rows are computed end to end, as far as `padded` knows."""
+    return not padded(facts, settings.method, settings.attention, settings.neftune, settings.unpadded)[0]
+
+
 def _shape(facts: ModelFacts, settings: Settings, stage: Stage) -> Iterator[str]:
     if facts.shape == "causal":
         return

@@ -15,7 +15,7 @@ _KEPT = 1000  # of the last steps: enough to tell how fast a machine is
 
 
 class Pass(Struct, frozen=True):
-    """One optimizer step: tokens with their padding, micro-batches, seconds of computing them and of the update.
+    """One optimizer step: tokens that were computed, micro-batches, seconds of computing them and of the update.
 
     processor  seconds that processor cores spent on computing, all added up
     """
@@ -39,6 +39,8 @@ class Pace:
         self._steps, self._seconds = 0, 0.0
         self._tokens = self._batches = 0
         self._began = self._computed = self._processor = 0.0
+        self._waiting = 0  # tokens of the micro-batch, until it is told how they are computed
+        self.padded = True  # with their padding
 
     def batch(self, tokens: int) -> None:
         """A micro-batch of so many tokens, padding included, is about to be computed."""
@@ -46,9 +48,17 @@ class Pace:
             self._began, self._processor = time.monotonic(), time.process_time()
         self._batches += 1
         self._tokens += tokens
+        self._waiting = tokens
+
+    def laid(self, tokens: int) -> None:
+        """It is computed as so many tokens instead, without padding. What is read beside micro-batches does not count."""
+        if self._waiting:
+            self._tokens += tokens - self._waiting
+            self._waiting, self.padded = 0, False
 
     def computed(self) -> None:
         """The last micro-batch of a step has its gradients."""
+        self._waiting = 0
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._computed, self._processor = time.monotonic(), time.process_time() - self._processor
@@ -70,10 +80,10 @@ class Pace:
 
     def speed(self, source: str) -> Speed | None:
         """What the steps come to; None before the second one, because the first one pays for the start."""
-        return fitted(list(self.passes)[1:], source) if len(self.passes) > 1 else None
+        return fitted(list(self.passes)[1:], self.padded, source) if len(self.passes) > 1 else None
 
 
-def fitted(passes: Sequence[Pass], source: str) -> Speed:
+def fitted(passes: Sequence[Pass], padded: bool, source: str) -> Speed:
     """Seconds of `passes` shared out to tokens, micro-batches and updates: least squares, none of them below zero."""
     import numpy as np
 
@@ -90,5 +100,9 @@ def fitted(passes: Sequence[Pass], source: str) -> Speed:
         elif found[0] > 0:
             a_batch, a_token = found
     return Speed(
-        seconds_per_batch=float(a_batch), seconds_per_token=float(a_token), seconds_per_update=update, source=source
+        seconds_per_batch=float(a_batch),
+        seconds_per_token=float(a_token),
+        seconds_per_update=update,
+        padded=padded,
+        source=source,
     )

@@ -26,7 +26,7 @@ import numpy as np
 from engine.errors import Exit, FtuiError
 from engine.recipe import Data, Model, Recipe, Settings
 from engine.speeds import Speed, Work, operations
-from engine.worker.pace import Pass
+from engine.worker.pace import Pace, Pass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +104,7 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
         shapes.append((deep, 1))
     a_shape = len(lengths) * steps
     timed: list[list[list[Pass]]] = []  # of each shape, of each length
+    padded = True
     for number, (layers, trained) in enumerate(shapes):
         few = msgspec.structs.replace(
             settings,
@@ -118,7 +119,8 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
         def stepped(step: int, before: int = number * a_shape) -> None:
             report(before + step, len(shapes) * a_shape)
 
-        passes = _passes(folder, few, layers, lengths, steps, stepped)
+        pace = _trained(folder, few, layers, lengths, steps, stepped)
+        passes, padded = list(pace.passes), pace.padded
         timed.append([passes[start + _WARM : start + steps] for start in range(0, a_shape, steps)])
     first, both, *rest = _costs(timed, slow)
     layer = np.maximum(both - first, 0.0) / max(1, deep - 1)  # never less than nothing, whatever disturbed one of them
@@ -129,7 +131,7 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
     batch = long - token * rows * longest
     if batch < 0:  # the line goes through zero at the least
         batch, token = 0.0, long / (rows * longest)
-    return Speed(seconds_per_batch=batch, seconds_per_token=token, seconds_per_update=update)
+    return Speed(seconds_per_batch=batch, seconds_per_token=token, seconds_per_update=update, padded=padded)
 
 
 def _depth(facts: ModelFacts) -> int:
@@ -162,19 +164,20 @@ def _costs(timed: list[list[list[Pass]]], slow: bool) -> list[NDArray[Any]]:
     ]
 
 
-def _passes(
+def _trained(
     folder: Path,
     settings: Settings,
     layers: int,
     lengths: Sequence[int],
     steps: int,
     stepped: Callable[[int], None],
-) -> list[Pass]:
+) -> Pace:
     """The model's first `layers`, trained as in a real run on `steps` micro-batches of random tokens of each length."""
     import datasets
     from torch.utils.data import SequentialSampler
     from transformers import TrainerCallback
 
+    from engine.models import facts, support
     from engine.runs.directory import RunDir
     from engine.runs.journal import Writer
     from engine.worker import build, trainer
@@ -207,6 +210,7 @@ def _passes(
             journal=Writer(run.journal_path),
             trained_before=0,
             origin={},
+            without_padding=support.unpadded(facts.read(folder), settings),
             own_optimizer=build.optimizer(model, settings),
             model=model,
             args=arguments,
@@ -215,7 +219,7 @@ def _passes(
         )
         training.add_callback(Told())
         training.train()
-    return list(training.pace.passes)
+    return training.pace
 
 
 def _cut(folder: Path, layers: int, piece: Path) -> int:

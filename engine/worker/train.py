@@ -12,7 +12,7 @@ import msgspec
 from transformers import set_seed
 
 from engine import hardware, paths, speeds
-from engine.models import facts
+from engine.models import facts, support
 from engine.recipe import PPO_PASSES, Recipe
 from engine.runs import checkpoints
 from engine.runs.directory import RunDir
@@ -67,7 +67,7 @@ def run(now: Session, resume: str | None, attempt: int, service: Service) -> boo
         trained_before=_tokens_at(where, from_step),
         origin=origin,
         lora_plus=settings.lora_plus,
-        without_padding=settings.unpadded and settings.neftune is None,  # whose noise goes by the padded length
+        without_padding=support.unpadded(facts.read(now.folder), settings),
         own_optimizer=build.optimizer(now.model, settings),
         model=now.model,
         args=stage.config(recipe, shared | {"eval_on_start": bool(held_out) and from_step == 0}),

@@ -91,8 +91,9 @@ class Journalled(_Trainer):
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        self.pace = Pace()  # of this attempt
         if without_padding:
-            unpadded.install(self.model)
+            unpadded.install(self.model, self.pace.laid)
         if own_optimizer is not None:
             self.optimizer_cls_and_kwargs = own_optimizer
         # TRL holds the adapter of a quantised base in bf16, where small updates are lost; it is small, so keep fp32.
@@ -106,7 +107,6 @@ class Journalled(_Trainer):
         self._trained = trained_before
         self._skipped = 0  # optimizer steps left out one after another
         self._read = 0  # tokens of this optimizer step so far, padding left out
-        self.pace = Pace()  # of this attempt
         self.evaluated = -1  # the step of the last evaluation
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:

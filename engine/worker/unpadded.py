@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
 
@@ -205,9 +205,10 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def install(model: Any) -> bool:
+def install(model: Any, told: Callable[[int], None] = lambda tokens: None) -> bool:
     """Let `model`, which has TRL's fused head, read the padded micro-batches that it is asked about without their padding.
 
+    told  called with how many tokens each is computed as
     Returns False, and leaves the model as it is, where it cannot be done or where a trial finds other numbers.
     """
     core = build.core(model)
@@ -221,7 +222,7 @@ def install(model: Any) -> bool:
 
         @functools.wraps(type(core).forward)  # generate looks at the signature
         def forward(self: Any, *args: Any, read: Any = read, **given: Any) -> Any:
-            return _forward(padded, read, args, given)
+            return _forward(padded, read, told, args, given)
 
         core.forward = MethodType(forward, core)
         if _agrees(core, padded):
@@ -267,10 +268,11 @@ def _read(
     return FusedCausalLMOutput(loss=loss, label_mask=torch.ones_like(shift_labels, dtype=torch.bool), **told)
 
 
-def _forward(padded: Any, read: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+def _forward(padded: Any, read: Any, told: Callable[[int], None], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
     """What TRL's head finds for input_ids, attention_mask and labels [rows, length]; anything else is asked as it is.
 
     read  TRL's own forward, `padded`, or what stands in its place where the sequence has no padding
+    told  as `install`
     """
     ids, mask, labels = (given.get(name) for name in ("input_ids", "attention_mask", "labels"))
     if (
@@ -291,6 +293,7 @@ def _forward(padded: Any, read: Any, args: tuple[Any, ...], given: dict[str, Any
     if not any(trained) or not all(rows):
         return padded(**given)
     layout = lay(rows, [one[0] - 1 if one else len(row) for one, row in zip(trained, rows, strict=True)])
+    told(len(layout.ids))
     place = ids.device
     wanted = [layout.places[r][n - 1] for r, one in enumerate(trained) for n in one]
     targets = [rows[r][n] for r, one in enumerate(trained) for n in one]

@@ -7,7 +7,26 @@ from textual.containers import VerticalScroll
 
 from tui.widgets.markdown import ForeignMarkdown
 
-WORDS = "Once upon a time there was a **dragon** with scales as black as coal, and 丛雨 said: ".split(" ")
+WORDS = [
+    "Once",
+    "upon",
+    "a",
+    "time",
+    "there",
+    "was",
+    "a",
+    "**dragon**",
+    "with",
+    "scales",
+    "as",
+    "black",
+    "as",
+    "coal,",
+    "and",
+    "丛雨",
+    "said:",
+    "",
+]
 
 
 class Two(App[None]):

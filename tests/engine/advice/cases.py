@@ -52,13 +52,18 @@ def of(plan: Plan, field: str) -> Advice:
 
 
 def measured(
-    seconds_per_token: float, seconds_per_batch: float = 0.0, seconds_per_update: float = 0.0, **changes: Any
+    seconds_per_token: float,
+    seconds_per_batch: float = 0.0,
+    seconds_per_update: float = 0.0,
+    padded: bool = True,
+    **changes: Any,
 ) -> list[Measured]:
     """What a probe of LoRA (or of settings with any field changed) left behind."""
     speed = Speed(
         seconds_per_batch=seconds_per_batch,
         seconds_per_token=seconds_per_token,
         seconds_per_update=seconds_per_update,
+        padded=padded,
         source="measured by a probe on this machine",
     )
     return [Measured(work=Work.of(settings(**changes)), speed=speed, by="probe", when=0.0)]

@@ -71,6 +71,23 @@ def test_a_row_that_only_loses_its_last_line_end_keeps_its_end_token(tiny_model:
     assert cut.rows_cut > 0 and cut.lose_end == 0
 
 
+def test_what_all_rows_begin_with(tiny_model: Path, talks: Dataset, tmp_path: Path) -> None:
+    """Up to the question, or to the token before the answer; nothing where a row learns from its first token on."""
+    made = tokenizer.load(tiny_model)
+    counted = lengths.count(talks, made)
+    rows = [made.tokenize(example).input_ids for example in talks.examples]
+    alike = min(next(at for at, (a, b) in enumerate(zip(rows[0], row, strict=False)) if a != b) for row in rows[1:])
+    assert counted.shared == alike > 0
+    for given, expected in (
+        ([{"instruction": "one fox", "output": word} for word in WORDS], "all but the last of the question"),
+        ([{"text": "one fox " + word} for word in WORDS], "nothing"),
+    ):
+        path = tmp_path / "same.json"
+        path.write_text(json.dumps(given))
+        same = lengths.count(dataset.load(Data(source=str(path))), made)
+        assert same.shared == (min(same.starts) - 1 if expected != "nothing" else 0), expected
+
+
 def test_padding_is_what_random_batches_have_on_average(tiny_model: Path, talks: Dataset) -> None:
     counted = lengths.count(talks, tokenizer.load(tiny_model))
     chance = random.Random(1)

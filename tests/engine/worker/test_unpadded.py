@@ -201,8 +201,11 @@ def test_every_field_of_the_head_stands_where_padded_rows_have_it(model: Callabl
     given = {"input_ids": ids, "attention_mask": mask, "labels": labels, "fused_lm_head": True}
     tuned = model().requires_grad_(not frozen)
     padded = tuned(**given)
-    assert unpadded.install(tuned)
+    told: list[int] = []
+    assert unpadded.install(tuned, told.append)
+    told.clear()  # what it was tried with
     mine = tuned(**given)
+    assert told == [8 + 8 - 4]  # the place before the first loss of each is its own
     assert mine.keys() == padded.keys() | ({"mean_logits"} if frozen else set())
     for name in ("log_probs", "entropy", "is_top1", "label_mask"):
         assert torch.allclose(mine[name].float(), padded[name].float(), atol=1e-4), name
