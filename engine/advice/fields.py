@@ -125,7 +125,7 @@ _STAGES: dict[Stage, _Own] = {
     "pretraining": _Own(rest=(*_LEARNT, "packing")),
     "dpo": _Own(("beta", "loss"), _LEARNT),
     "kto": _Own(("beta", "loss"), _LEARNT),
-    "reward": _Own(rest=_HELD_OUT),
+    "reward": _Own(rest=_LEARNT),
     "grpo": _Own(("generations", "answer_length"), ("temperature", "beta", "loss", "unpadded")),
     "rloo": _Own(("generations", "answer_length"), ("temperature", "beta", "unpadded")),
     "ppo": _Own(("answer_length", "beta"), ("temperature",)),

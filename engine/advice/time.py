@@ -91,7 +91,7 @@ def _laid(facts: Facts, made: Epoch, settings: Settings) -> float:
     and so is the prompt of a pair."""
     each = made.tokens / max(1, made.items)
     once = facts.shared * (made.parts / max(1, made.items) - 1 / settings.micro_batch)
-    if facts.stage == "dpo":
+    if facts.stage in ("dpo", "reward"):
         once = (once + facts.mean_start) / 2
     return max(1.0, each - once)
 

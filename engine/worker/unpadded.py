@@ -201,6 +201,17 @@ def visible(pieces: Sequence[Piece], device: torch.device) -> torch.Tensor:
     return torch.zeros(1, 1, tokens, tokens).masked_fill_(~seen.tril_(), -torch.inf).to(device)
 
 
+def inputs(layout: Layout, place: torch.device) -> dict[str, Any]:
+    """What a model is given to read `layout`."""
+    return {
+        "input_ids": torch.tensor([layout.ids], device=place),
+        "position_ids": torch.tensor([layout.positions], device=place),
+        "attention_mask": torch.ones(1, 1, 1, 1, device=place),  # says to transformers that a mask is there already
+        "pieces": layout.pieces,
+        "bias": visible(layout.pieces, place) if len(layout.ids) <= SHORT else None,
+    }
+
+
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
@@ -217,7 +228,7 @@ def install(model: Any, told: Callable[[int], None] = lambda tokens: None) -> bo
         return False
     before = core.config.get_text_config()._attn_implementation
     core.set_attn_implementation(NAME)
-    hook = core.base_model.register_forward_hook(_only_wanted, with_kwargs=True)
+    hook = core.base_model.register_forward_hook(only_wanted, with_kwargs=True)
     for read in (functools.partial(_read, core), padded) if head.fits(core) else (padded,):
 
         @functools.wraps(type(core).forward)  # generate looks at the signature
@@ -251,7 +262,8 @@ def fits(model: Any) -> bool:
     )
 
 
-def _only_wanted(module: torch.nn.Module, args: Any, given: dict[str, Any], output: Any) -> Any:
+def only_wanted(module: torch.nn.Module, args: Any, given: dict[str, Any], output: Any) -> Any:
+    """A hook: of the last hidden states, those of the places `wanted`, where some are."""
     if given.get("wanted") is not None:
         output.last_hidden_state = output.last_hidden_state[:, given["wanted"]]
     return output
@@ -303,11 +315,7 @@ def _forward(padded: Any, read: Any, told: Callable[[int], None], args: tuple[An
     )
     rest = {name: value for name, value in given.items() if name not in ("input_ids", "attention_mask", "labels")}
     output = read(
-        input_ids=torch.tensor([layout.ids], device=place),
-        position_ids=torch.tensor([layout.positions], device=place),
-        attention_mask=torch.ones(1, 1, 1, 1, device=place),  # says to transformers that a mask is there already
-        pieces=layout.pieces,
-        bias=visible(layout.pieces, place) if len(layout.ids) <= SHORT else None,
+        **inputs(layout, place),
         wanted=torch.tensor(wanted, device=place),
         shift_labels=torch.tensor([targets], device=place),
         **rest,
@@ -319,17 +327,23 @@ def _forward(padded: Any, read: Any, told: Callable[[int], None], args: tuple[An
     return output
 
 
-@torch.no_grad()
-def _agrees(core: Any, padded: Any) -> bool:
-    """Whether rows of many tokens, some of them shared, have the same log-probabilities in pieces as when they are padded."""
-    training, place = core.training, next(core.parameters()).device
-    core.eval()
+def trial(core: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token ids, mask) [3, 14]: rows of several lengths, of which some begin alike."""
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(1, core.config.get_text_config().vocab_size, (3, 14), generator=draw)
     ids[1:, :6] = ids[0, :6]
     ids[1, :9] = ids[2, :9]
     mask = torch.ones_like(ids)
     mask[0, 11:] = mask[1, 12:] = 0
+    return ids, mask
+
+
+@torch.no_grad()
+def _agrees(core: Any, padded: Any) -> bool:
+    """Whether rows of many tokens, some of them shared, have the same log-probabilities in pieces as when they are padded."""
+    training, place = core.training, next(core.parameters()).device
+    core.eval()
+    ids, mask = trial(core)
     labels = ids.masked_fill(mask == 0, IGNORED)
     labels[:, :10] = IGNORED
     given = {"input_ids": ids.to(place), "attention_mask": mask.to(place), "labels": labels.to(place)}

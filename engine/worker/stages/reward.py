@@ -8,6 +8,7 @@ import torch
 from trl import RewardConfig, RewardTrainer
 
 from engine.recipe import Recipe
+from engine.worker import unpadded_scores
 from engine.worker.stages import Stage
 from engine.worker.stages.dpo import prepare
 from engine.worker.stages.preferences import Heard, padded, pairs_right
@@ -34,6 +35,8 @@ class Reward(Journalled, RewardTrainer):
     def __init__(self, **rest: Any) -> None:
         self._margins: list[float] = []
         super().__init__(data_collator=Collator(rest["processing_class"].pad_token_id), **rest)
+        if rest["without_padding"]:
+            unpadded_scores.install(self.model, self.pace.laid)
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset  # the rows are tokens already

@@ -115,7 +115,7 @@ def test_losses_are_those_of_padded_rows(
     assert mine != padded  # else nothing was computed another way
 
 
-@pytest.mark.parametrize("stage", ["dpo", "kto"])
+@pytest.mark.parametrize("stage", ["dpo", "kto", "reward"])
 def test_other_stages_learn_the_same(
     recipe: Callable[..., Recipe], staged: Callable[..., Recipe], stage: Stage
 ) -> None:
@@ -143,9 +143,9 @@ def of_stage(staged: Callable[..., Recipe], stage: Stage, unpadded: bool) -> Rec
     ]
     return staged(
         stage,
-        pairs if stage == "dpo" else rated[:24],
+        rated[:24] if stage == "kto" else pairs,
         beta=0.1,
-        loss="sigmoid" if stage == "dpo" else "kto",
+        loss="kto" if stage == "kto" else "sigmoid",
         eval_fraction=0.2,
         **small,
     )
@@ -269,3 +269,57 @@ def test_attention_sees_what_each_row_sees(key_heads: int) -> None:
     for how in ({}, {"bias": unpadded.visible(layout.pieces, torch.device("cpu"))}):
         for mine, theirs in zip(learned(attend(**how)), wanted, strict=True):
             assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.fixture
+def judge(tiny_model: Path) -> Callable[..., Any]:
+    """The tiny model with a score in the place of its head, the end of text being its padding, too."""
+
+    def load(dtype: str = "float32", **config: Any) -> Any:
+        import torch
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+
+        torch.manual_seed(0)
+        known = AutoConfig.from_pretrained(tiny_model, num_labels=1)
+        for name, value in {"pad_token_id": 2, **config}.items():
+            setattr(known, name, value)
+        load = AutoModelForSequenceClassification.from_pretrained
+        made = load(tiny_model, config=known, attn_implementation="sdpa", dtype=getattr(torch, dtype))
+        made.score.float()
+        return made.eval()
+
+    return load
+
+
+def test_scores_are_those_of_padded_rows(judge: Callable[..., Any]) -> None:
+    """Of texts that begin alike, are one the whole of another's beginning, end in padding's token, or are nothing else."""
+    import torch
+
+    from engine.worker import unpadded_scores
+
+    rows = [[1, 20, 21, 22, 23, 30, 31], [1, 20, 21, 22, 23], [1, 20, 21, 22, 23, 40, 2], [2, 2], [50]]
+    ids = torch.tensor([row + [2] * (8 - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (8 - len(row)) for row in rows])
+    model = judge()
+    padded = model(input_ids=ids, attention_mask=mask).logits
+    told: list[int] = []
+    assert unpadded_scores.install(model, told.append)
+    told.clear()
+    found = model(input_ids=ids, attention_mask=mask)
+    assert told == [4 + 3 + 1 + 3 + 2 + 1] and found.logits.shape == (5, 1)
+    assert torch.allclose(found.logits, padded, atol=1e-5) and len(set(padded[:, 0].tolist())) == 5
+    assert torch.allclose(model(input_ids=ids[:1, :7]).logits, padded[:1], atol=1e-5)  # asked without a mask
+
+
+def test_whose_scores_cannot_be_told_end_to_end(judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    from engine.worker import unpadded, unpadded_scores
+
+    assert unpadded_scores.install(judge("bfloat16"))
+    assert not unpadded_scores.install(judge(sliding_window=4))
+    monkeypatch.setitem(AttentionInterface._global_mapping, unpadded.NAME, sdpa_attention_forward)
+    blind = judge()
+    assert not unpadded_scores.install(blind)
+    assert "forward" not in blind.__dict__ and blind.config._attn_implementation == "sdpa"
