@@ -135,7 +135,9 @@ async def test_a_gguf_goes_to_the_hub_only_after_a_second_word(
         await pilot.press("enter")
         await shows(pilot, "! enter again puts it on the hub as me/congyu, for you alone to see")
         screen.query_one("#seen").focus()
-        await pilot.press("down", "enter")  # what was confirmed was another thing
+        await pilot.press("down")
+        await until(pilot, lambda: "enter again" not in seen(pilot))
+        await pilot.press("enter")  # what was confirmed was another thing
         await shows(pilot, "for everybody to see")
         assert jobs == []
         await pilot.press("enter")

@@ -52,12 +52,13 @@ def field(pilot: Pilot[None]) -> str:
 
 
 @STEPS
-async def test_a_path_typed_at_once_lands_in_the_field(step: str, tiny_starter: Path) -> None:
+@pytest.mark.parametrize("root", ["/", "~/"])
+async def test_a_path_typed_at_once_lands_in_the_field(step: str, root: str, tiny_starter: Path) -> None:
     app = FtuiApp()
     async with app.run_test(size=(80, 24)) as pilot:
         await arrive(pilot, step)
-        await at_once(pilot, "/data/my rows/a1q?.json")  # letters that are keys here and everywhere among them
-        assert field(pilot) == "/data/my rows/a1q?.json"
+        await at_once(pilot, f"{root}data/my rows/a1q?~.json")  # letters that are keys here and everywhere among them
+        assert field(pilot) == f"{root}data/my rows/a1q?~.json"
         assert app.current_mode == f"new:{step}"
 
 

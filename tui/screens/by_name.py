@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from tui.ask import Ask, after_slash, first_line
@@ -18,6 +19,10 @@ ANOTHER = "another"  # the key of the line that asks for one
 class ByName(Step):
     """`WHAT` is asked for, with `HINT` beside the field."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # As / of each of the screens: a path can be typed at once.
+        Binding("tilde", "another('~')", "A path from home", show=False, priority=True, id="another.home"),
+    ]
     WHAT: ClassVar[str]
     HINT: ClassVar[str] = ""
 

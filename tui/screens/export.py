@@ -179,7 +179,7 @@ class ExportScreen(Frame):
 
     def _kind_changed(self) -> None:
         """The folder follows the kind until the person names one."""
-        self._sure = False
+        self._changed()
         to = self.query_one("#to", Input)
         if to.value in ("", self._default):
             self._default = _free(f"{slug(directory.title(self.run))}-{self.kind}")
@@ -188,8 +188,13 @@ class ExportScreen(Frame):
         self._say_command()
 
     def on_input_changed(self) -> None:
-        self._sure = False
+        self._changed()
         self._say_command()
+
+    def _changed(self) -> None:
+        """What was said of the form before, a question among it, is said of another form."""
+        self._sure = False
+        self.notice("")
 
     @property
     def _asked(self) -> dict[str, Any]:
