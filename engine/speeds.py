@@ -59,14 +59,21 @@ class Speed(Struct, frozen=True, kw_only=True):
     seconds_per_update  what an optimizer step costs more
     padded              whether padding counts among the tokens; else they are those that are computed where rows lie end to
                         end, what they begin with once
-    source              in words
+    busy                others had the processor meanwhile, so that it says more of them than of this machine
+    source              in words; `told` says more
     """
 
     seconds_per_batch: float
     seconds_per_token: float
     seconds_per_update: float = 0.0
     padded: bool = True
+    busy: bool = False
     source: str = ""
+
+    @property
+    def told(self) -> str:
+        """The source, and what to think of it."""
+        return self.source + (", while others used it" if self.busy else "")
 
     def seconds(self, tokens: float, batches: float, updates: float) -> float:
         """Of training on `tokens` in `batches` micro-batches and `updates` optimizer steps."""
@@ -78,6 +85,7 @@ class Speed(Struct, frozen=True, kw_only=True):
             seconds_per_token=self.seconds_per_token * factor,
             seconds_per_update=self.seconds_per_update,
             padded=self.padded,
+            busy=self.busy,
             source=source,
         )
 
@@ -100,10 +108,11 @@ def known(hardware: Hardware, facts: ModelFacts) -> list[Measured]:
 
 
 def best(measured: list[Measured], facts: ModelFacts, settings: Settings) -> Speed | None:
-    """The speed of `settings` by what was measured: of the same work, a run before a probe and the newest first;
-    else that of the most alike work, scaled by the arithmetic of both. None where nothing comes near. Pure."""
+    """The speed of `settings` by what was measured: of the same work, first what nobody else disturbed, a run before a
+    probe and the newest first; else that of the most alike work, scaled by the arithmetic of both. None where nothing
+    comes near. Pure."""
     wanted = Work.of(settings)
-    ordered = sorted(measured, key=lambda one: (one.by == "run", one.when), reverse=True)
+    ordered = sorted(measured, key=lambda one: (not one.speed.busy, one.by == "run", one.when), reverse=True)
     for one in ordered:
         if one.work == wanted:
             return one.speed
@@ -145,10 +154,11 @@ def operations(facts: ModelFacts, work: Work) -> float:
 def record(
     hardware: Hardware, facts: ModelFacts, settings: Settings, speed: Speed, by: Literal["probe", "run"]
 ) -> None:
-    """Keep a measurement; one of the same work by the same means is replaced."""
+    """Keep a measurement; one of the same work by the same means is replaced, but by a disturbed one only a disturbed one."""
     work, everything = Work.of(settings), _read()
     shapes = everything.setdefault(_machine(hardware), {})
-    others = [one for one in shapes.get(_shape(facts), []) if (one.work, one.by) != (work, by)]
+    same = (work, by, speed.busy)
+    others = [one for one in shapes.get(_shape(facts), []) if (one.work, one.by, one.speed.busy) != same]
     shapes[_shape(facts)] = [*others, Measured(work=work, speed=speed, by=by, when=time.time())][-_KEPT:]
     paths.write_private(paths.state_dir() / _FILE, msgspec.json.format(msgspec.json.encode(everything), indent=1))
 

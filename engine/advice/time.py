@@ -63,7 +63,7 @@ def seconds(facts: Facts, settings: Settings) -> tuple[float | None, str]:
     if facts.stage in ("dpo", "reward"):
         passes *= 2  # two sides a row
     if speed is not None:
-        return speed.seconds(passes * tokens, passes / settings.micro_batch, updates), most + speed.source
+        return speed.seconds(passes * tokens, passes / settings.micro_batch, updates), most + speed.told
     rate, where = _rate(facts, settings)
     if rate is None:
         return None, "not known before a probe (`ftui probe`): no stated speed for this card"

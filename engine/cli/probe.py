@@ -64,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
     show.say(f"{what}: {rate:,.3g} tokens a second here (a probe of {duration(took)})", "bold")
     rows = "1 row" if settings.micro_batch == 1 else f"{settings.micro_batch} rows"
     show.say(f"at {rows} of {settings.max_length} tokens; plans for this model now use it", "dim")
+    if speed.busy:
+        show.paragraph(
+            "! others used the processor meanwhile: a probe without them tells what this machine can do", "yellow"
+        )
     return 0
 
 

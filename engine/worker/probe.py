@@ -104,7 +104,7 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
         shapes.append((deep, 1))
     a_shape = len(lengths) * steps
     timed: list[list[list[Pass]]] = []  # of each shape, of each length
-    padded = True
+    padded, busy = True, False
     for number, (layers, trained) in enumerate(shapes):
         few = msgspec.structs.replace(
             settings,
@@ -120,7 +120,7 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
             report(before + step, len(shapes) * a_shape)
 
         pace = _trained(folder, few, layers, lengths, steps, stepped)
-        passes, padded = list(pace.passes), pace.padded
+        passes, padded, busy = list(pace.passes), pace.padded, busy or pace.busy
         timed.append([passes[start + _WARM : start + steps] for start in range(0, a_shape, steps)])
     first, both, *rest = _costs(timed, slow)
     layer = np.maximum(both - first, 0.0) / max(1, deep - 1)  # never less than nothing, whatever disturbed one of them
@@ -131,7 +131,7 @@ def measure(folder: Path, settings: Settings, report: Callable[[int, int], None]
     batch = long - token * rows * longest
     if batch < 0:  # the line goes through zero at the least
         batch, token = 0.0, long / (rows * longest)
-    return Speed(seconds_per_batch=batch, seconds_per_token=token, seconds_per_update=update, padded=padded)
+    return Speed(seconds_per_batch=batch, seconds_per_token=token, seconds_per_update=update, padded=padded, busy=busy)
 
 
 def _depth(facts: ModelFacts) -> int:

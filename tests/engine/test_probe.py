@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from engine import hardware, probe, speeds
 from engine.errors import Exit, FtuiError
 from engine.models import facts
+from engine.speeds import Speed
 from tests.engine.cli.conftest import Said, ftui  # noqa: F401
 from tests.engine.settings import settings
 
@@ -26,6 +28,25 @@ def test_a_probe_is_kept_and_found_again(tiny_model: Path) -> None:
     assert speeds.lookup(hardware.read(), facts.read(tiny_model), chosen) == speed
     (kept,) = speeds.known(hardware.read(), facts.read(tiny_model))
     assert kept.by == "probe"
+
+
+def test_what_nobody_disturbed_counts_before_what_somebody_did(tiny_model: Path) -> None:
+    """However new that is, and whether a run or a probe; while nothing else is known, it counts, and says so."""
+    machine, model, chosen = hardware.read(), facts.read(tiny_model), settings(max_length=64)
+
+    def keep(source: str, busy: bool, by: Literal["probe", "run"]) -> str:
+        speeds.record(
+            machine, model, chosen, Speed(seconds_per_batch=1, seconds_per_token=1, busy=busy, source=source), by
+        )
+        found = speeds.lookup(machine, model, chosen)
+        assert found is not None
+        return found.told
+
+    assert keep("first", True, "probe") == "first, while others used it"
+    assert keep("second", False, "probe") == "second"
+    assert keep("third", True, "run") == "second"
+    assert keep("fourth", False, "run") == "fourth"
+    assert keep("fifth", True, "run") == "fourth"
 
 
 def test_a_broken_model_is_named_with_its_reason(tiny_model: Path, tmp_path: Path) -> None:

@@ -23,6 +23,16 @@ def test_what_is_computed_without_padding_counts_without_it() -> None:
     assert speed is not None and not speed.padded
 
 
+@pytest.mark.parametrize(("processor", "busy"), [(1.98, False), (1.6, False), (1.2, True)])
+def test_whether_others_had_the_processor(processor: float, busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that could have computed for two seconds of each step."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    pace = Pace()
+    pace.passes += [Pass(100, 1, 1.0, 0.1, processor)] * 3
+    speed = pace.speed("here")
+    assert speed is not None and speed.busy is busy
+
+
 def step(tokens: int, batches: int, computing: float) -> Pass:
     return Pass(tokens, batches, computing, 0.5, computing)
 
