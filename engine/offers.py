@@ -11,11 +11,13 @@ from msgspec import Struct
 from engine import draft as drafts
 from engine import recipe as recipes
 from engine.advice import fields
-from engine.advice.compare import brief, compare
-from engine.advice.kinds import Advice
+from engine.advice.compare import Change, brief, compare
+from engine.advice.kinds import Advice, Plan
 from engine.draft import Draft
 from engine.errors import Exit, FtuiError
 from engine.recipe import LOSSES, Settings, Stage
+
+_TOLD = 4  # settings that follow from a value, named one by one
 
 
 class Offer(Struct, frozen=True):
@@ -23,7 +25,7 @@ class Offer(Struct, frozen=True):
 
     does     what it does, or what is said of it, in one line; empty where there is nothing to say
     memory   bytes that training takes with it, by the forecast; None while no model is picked
-    moves    what follows from it: "steps 50 to 25, memory +0.4 GB"; empty where nothing does
+    moves    what follows from it: "micro_batch 4 to 1, steps 50 to 25, memory +0.4 GB"; empty where nothing does
     refused  why the run would not start with it where it would without, and the way out; else empty
     """
 
@@ -90,6 +92,13 @@ def _offer(draft: Draft, field: str, value: Any, does: str, before: Sequence[str
     except FtuiError as error:
         return Offer(value, does, refused=error.cause)
     refused = next((reason for reason in drafts.refusals(after) if reason not in before), "")
-    memory = after.plan.memory
-    moves = brief(compare(draft.plan, after.plan))
+    memory, changes = after.plan.memory, compare(draft.plan, after.plan)
+    moves = ", ".join(filter(None, (*_following(changes, field, after.plan), brief(changes))))
     return Offer(value, does, memory.total if memory else None, moves, refused)
+
+
+def _following(changes: Sequence[Change], field: str, after: Plan) -> list[str]:
+    """The settings that follow from a value of `field`: "micro batch 4 to 1"."""
+    others = [one for one in changes if one.kind == "setting" and one.name != field and after.counts(one.name)]
+    told = ["{} {} to {}".format(one.name, *(word or "none" for word in one.words())) for one in others]
+    return [*told[:_TOLD], *([f"{len(told) - _TOLD} other settings"] if len(told) > _TOLD else [])]

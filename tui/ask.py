@@ -50,6 +50,7 @@ class Ask(Vertical):
 
     _done: Callable[[str], None] | None = None
     _hint = ""
+    _label = 0  # cells
     _back_to: Widget | None = None
 
     def compose(self) -> ComposeResult:
@@ -80,7 +81,9 @@ class Ask(Vertical):
         if not self.display:
             self._back_to = self.screen.focused
         self._done, self._hint = done, hint
-        self.query_one(".label", Static).update(Content.styled(f"{safe(label)} ", "bold"))
+        shown = Content.styled(f"{safe(label)} ", "bold")
+        self._label = shown.cell_length
+        self.query_one(".label", Static).update(shown)
         self._say(hint)
         rows = self.query_one(Rows)
         rows.display, rows.disabled = bool(choices), not choices
@@ -99,7 +102,10 @@ class Ask(Vertical):
 
     def _say(self, text: str, bad: bool = False) -> None:
         content = Content.styled(f"✗ {safe(text)}", BAD) if bad else Content.styled(safe(text), FAINT)
-        beside = not bad or content.cell_length < self.size.width * 6 // 10  # what its style leaves it
+        # What its style and the two before it leave it.
+        width = self.query_one(".line").size.width
+        room = min(width * 6 // 10, width - self._label - (20 if self.has_class("-short") else 16))
+        beside = not bad or content.cell_length < room
         self.query_one(".mistake", Static).update(content if beside else "")
         below = self.query_one(".below", Static)
         below.update("" if beside else content)

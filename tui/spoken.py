@@ -16,6 +16,7 @@ _SPOKEN: tuple[tuple[str, str], ...] = (
     (r"have it mended \(--bad-rows repair\)", "let r on Data mend it"),
     (r"have mended what can be \(--bad-rows repair\)", "let r on Data mend what can be"),
     (r"leave such rows out \(--bad-rows skip\)", "let s on Data leave such rows out"),
+    (r"; `ftui data FILE` lists them all", ""),
     (r"a template says it: --prompt '(.+)' --completion '.+'", r"a template says it, t on Mapping: \1"),
     (r"say which is which: --(?:prompt|columns) '.+' --(?:completion|columns) '.+'", "m on Data says which is which"),
     (

@@ -116,7 +116,7 @@ def look(args: argparse.Namespace, report: Report, early: Callable[[Dataset, Len
     from engine import draft as drafts
     from engine import presets
     from engine.advice.plan import advise
-    from engine.data import dataset, findings, lengths, tokenizer
+    from engine.data import dataset, findings, lengths, placeholders, tokenizer
     from engine.models import facts as model_facts
     from engine.models import sources
 
@@ -138,6 +138,7 @@ def look(args: argparse.Namespace, report: Report, early: Callable[[Dataset, Len
                 early = None
 
         read = dataset.load(data, strict=False, progress=reading)
+    placeholders.check(choice.values, [read])
     counted = lengths.count(read, tokens, lambda done, total: report("counting tokens", done, total), limit=args.sample)
     facts = plan = None
     if folder:

@@ -329,7 +329,21 @@ def _columns(given: list[str], sources: list[str]) -> tuple[dict[str, str], dict
 
 
 def draft(args: argparse.Namespace, progress: Report | None) -> Draft:
-    """The draft that the options describe: from a choice, a LLaMA-Factory YAML, or a recipe."""
+    """The draft that the options describe: from a choice, a LLaMA-Factory YAML, or a recipe.
+
+    Raises FtuiError(USAGE) for a --set that fills nothing; values that a recipe or a preset brings may stay unused.
+    """
+    from engine import draft as drafts
+    from engine import presets
+    from engine.data import placeholders
+
+    made = _draft(args, progress)
+    known = presets.load(args.preset).values if args.preset else ()
+    placeholders.check(pairs(args.set, "--set"), [one.dataset for one in drafts.stages(made)], known)
+    return made
+
+
+def _draft(args: argparse.Namespace, progress: Report | None) -> Draft:
     from engine import chain, recipe
     from engine import draft as drafts
     from engine.llamafactory import Imported

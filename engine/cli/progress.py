@@ -72,18 +72,19 @@ def rate(what: str, speed: float | None) -> str:
 def _lines() -> Report:
     from engine.text import safe
 
-    subject, said = "", 0.0
+    subject, said, line = "", 0.0, ""
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal subject, said
+        nonlocal subject, said, line
         now = time.monotonic()
         if what != subject:
             # What is over in a moment needs no line: the first comes after _PATIENCE.
             subject, said = what, now - _EVERY + _PATIENCE
         if now - said < _EVERY:
             return
-        said = now
-        share = f" {100 * done // total} %" if total else ""
-        print(f"{safe(what)}{share}", file=sys.stderr, flush=True)
+        before, line = line, f"{safe(what)}{f' {100 * done // total} %' if total else ''}"
+        if line != before:
+            said = now
+            print(line, file=sys.stderr, flush=True)
 
     return report

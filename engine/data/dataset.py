@@ -18,7 +18,7 @@ from engine.data.convert import Example, Message, Unusable, converter
 from engine.data.digest import Digest
 from engine.data.locate import Located
 from engine.data.placeholders import NAMES, Filler
-from engine.data.rows import Row
+from engine.data.rows import WAY_OUT, Row
 from engine.data.shapes import Shape
 from engine.data.store import Examples
 from engine.errors import Exit, FtuiError
@@ -271,7 +271,7 @@ class _Loading:
         reason = f"row {row.number} {why}"
         if self._abort:
             where = f"{file}, line {row.line}" if row.line is not None else file
-            raise FtuiError(Exit.DATA_ROW, reason, where, "mend it, or leave such rows out (--bad-rows skip)")
+            raise FtuiError(Exit.DATA_ROW, reason, where, f"mend it; or {WAY_OUT}")
         self._list(BadRow(row.number, row.line, reason, Exit.DATA_ROW, None, file))
 
     def _moved(self, position: int) -> None:

@@ -90,7 +90,7 @@ def decode_error(path: Path, raw: bytes, value: int, line: int, column: int) -> 
     where = f"{path}, line {line}, column {column}"
     if _is_damaged_utf8(raw):
         cause = f"byte 0x{value:02x} is not UTF-8, in text that is UTF-8 otherwise: a character is damaged"
-        return FtuiError(Exit.DATA_ENCODING, cause, where, "write that character anew, or leave the row out")
+        return FtuiError(Exit.DATA_ENCODING, cause, where, "write that character anew")
     name = guess(raw)
     return _wrong_encoding(path, f"byte 0x{value:02x} is not UTF-8; the file looks like {name}", name, where)
 

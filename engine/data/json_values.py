@@ -155,7 +155,7 @@ def _rows(cursor: Cursor, reading: Reading, array: bool) -> Iterator[Row]:
                 reading.flaw(row, line, error, column)
         except Broken as problem:
             if reading.strict:
-                raise problem.error from None
+                reading.flaw(row, problem.line, problem.error, problem.column)
             text = cursor.pass_broken(array, problem)
             mended = _mended(text) if reading.repair else None
             if mended is not None and unfit(mended[0], row, line, reading) is None:

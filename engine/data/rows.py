@@ -12,6 +12,10 @@ from engine.errors import Exit, FtuiError
 
 MAX_DEPTH = 64  # lists and objects inside one another
 READ_ON = "read on, no row is lost"
+WAY_OUT = (
+    "leave such rows out (--bad-rows skip), or have mended what can be (--bad-rows repair); "
+    "`ftui data FILE` lists them all"
+)
 
 
 class Row(Struct):
@@ -48,9 +52,10 @@ class Reading:
         self._on_bad = on_bad
 
     def flaw(self, row: int, line: int | None, error: FtuiError, column: int | None = None, repaired: str = "") -> None:
-        """Tell of a flaw and go on; raise `error` where nobody listens."""
+        """Tell of a flaw and go on; where nobody listens raise `error`, of a row with how others go on."""
         if self._on_bad is None:
-            raise error
+            steps = (error.next_step, WAY_OUT if row else "")
+            raise FtuiError(error.code, error.cause, error.where, "; or ".join(filter(None, steps)))
         self._on_bad(row, line, error, column, repaired)
 
     def error(

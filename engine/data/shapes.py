@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.data import likely
 from engine.data.turns import Turns, loaded, transcript
 from engine.errors import Exit, FtuiError
 from engine.recipe import Source, Stage
@@ -268,7 +269,7 @@ class _Finder:
         for said, column in columns.items():
             role = said if said in ROLES else _ALIASES.get(said)
             if role is None:
-                cause = f"{_shown(said)} is no role of a column" + _meant(said, [*ROLES, *_ALIASES])
+                cause = f"{_shown(said)} is no role of a column" + meant(said, [*ROLES, *_ALIASES])
                 raise FtuiError(Exit.DATA_SHAPE, cause, "", "roles: " + ", ".join(ROLES))
             found[role] = self._column(column) if column else ""
         return found
@@ -276,7 +277,7 @@ class _Finder:
     def _column(self, column: str) -> str:
         named = column if column in self.values else {n.lower(): n for n in reversed(self.values)}.get(column.lower())
         if named is None:
-            cause = f"there is no column {_shown(column)}" + _meant(column, self.values)
+            cause = f"there is no column {_shown(column)}" + meant(column, self.values)
             raise FtuiError(Exit.DATA_SHAPE, cause, "", "columns: " + _listed(self.values))
         return named
 
@@ -288,7 +289,7 @@ class _Finder:
             if not names:
                 raise self._error(f"the {role} template names no column, so every row would be the same")
             for name in sorted(names - self.values.keys()):
-                cause = f"a template names {{{_shown(name)}}}" + _meant(name, self.values)
+                cause = f"a template names {{{_shown(name)}}}" + meant(name, self.values)
                 raise self._error(f"{cause}, but the columns are: {_listed(self.values)}")
             used |= names
         return used
@@ -301,7 +302,7 @@ class _Finder:
         return self._error("no known shape has these columns: " + _listed(self.values))
 
     def _error(self, cause: str) -> FtuiError:
-        return FtuiError(Exit.DATA_SHAPE, cause, "", _mapping(self.values))
+        return FtuiError(Exit.DATA_SHAPE, cause, "", _mapping(self.rows))
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -339,16 +340,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and value in (0, 1)
 
 
-def _mapping(values: dict[str, Any]) -> str:
-    """How to say which column is what, with the columns at hand: the longest text is likely the prompt."""
-    texts = sorted((name for name, v in values.items() if isinstance(v, str)), key=lambda n: -len(values[n]))
-    if len(texts) < 2:
+def _mapping(rows: Sequence[dict[str, Any]]) -> str:
+    """How to say which column is what, with the columns at hand."""
+    found = likely.pair(rows)
+    if found is None:
         return "rename the columns to prompt and completion"
-    prompt, completion = _shown(texts[0]), _shown(texts[1])
+    prompt, completion = map(_shown, found)
     return f"say which is which: --prompt '{{{prompt}}}' --completion '{{{completion}}}'"
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
     lower = {one.lower(): one for one in known}
     close = [lower[one] for one in difflib.get_close_matches(name.lower(), list(lower), 3)]
     return f" (did you mean {' or '.join(map(_shown, close))}?)" if close else ""

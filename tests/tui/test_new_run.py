@@ -51,6 +51,32 @@ async def test_from_preset_to_running_in_two_keys(
         assert app.wizard.draft is None and app.wizard.choice is None
 
 
+async def test_a_preset_goes_on_with_what_was_changed_of_it_and_another_says_that_it_is_set_aside(
+    tiny_starter: Path,
+) -> None:
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        await pilot.press("1", "enter")  # nothing was changed: nothing to speak of
+        await until(pilot, lambda: app.mode_name == "new" and app.wizard.draft is not None)
+        assert "set aside" not in seen(pilot)
+        await pilot.press("f", *["backspace"] * 6, *"Zed", "enter", "enter")
+        await until(pilot, lambda: app.wizard.choice and app.wizard.choice.values.get("name") == "Zed")
+        await until(pilot, lambda: app.wizard.draft is not None)
+        await pilot.press("escape", "1")
+        await until(pilot, lambda: "› Identity" in seen(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.mode_name == "new")
+        assert app.wizard.choice is not None and app.wizard.choice.values["name"] == "Zed"
+        assert "set aside" not in seen(pilot)
+        await pilot.press("1", "down", "enter")
+        await until(pilot, lambda: "begun anew; the draft zed was set aside" in seen(pilot))
+        await pilot.pause(0.5)
+        assert "set aside" in seen(pilot)
+
+
 @SIZES
 async def test_all_steps_by_hand(size: tuple[int, int], tiny_starter: Path, started: list[Any]) -> None:
     rows(Path("mine.jsonl"))
@@ -63,7 +89,7 @@ async def test_all_steps_by_hand(size: tuple[int, int], tiny_starter: Path, star
         await pilot.press("enter")
         await until(pilot, lambda: app.wizard.draft is not None)
         assert "30 rows, alpaca" in seen(pilot)
-        assert "30 rows hold {{name}}" in seen(pilot)
+        assert "30 rows hold {{name}}" in seen(pilot) and "f Fill in" in seen(pilot)
         assert "trained (bold)" in seen(pilot)
 
         # A run that would teach the model to say {{name}} does not start, and says what is missing.

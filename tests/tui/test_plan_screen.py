@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import shlex
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from engine import presets, probe
 from engine.advice import fields
 from engine.draft import Choice
 from engine.text import number
+from tests.engine.cli.conftest import Said, ftui  # noqa: F401
 from tests.tui.run_files import FakeRun
 from tests.tui.stage import MACHINE, seen, until
 from tui.app import FtuiApp
@@ -138,6 +140,29 @@ async def test_compare_shows_what_an_edit_changed_and_other_plans(tiny_starter: 
         assert settings(app).rank == 64  # looking changes nothing
 
 
+async def test_what_opens_from_the_plan_names_a_command_that_does_the_same(
+    tiny_starter: Path,
+    ftui: Callable[..., Said],  # noqa: F811
+) -> None:
+    FakeRun("earlier", method="qlora").whole()
+    commands = []
+    async with plan(learning_rate=5e-4, rank=64) as (app, pilot):
+        for keys in (["w"], ["o"], ["v"], ["v", "left"], ["t"]):
+            await pilot.press(keys[0])
+            await until(pilot, lambda: not isinstance(app.screen, PlanScreen))
+            if keys[0] == "v":
+                await until(pilot, lambda: "what is advised" in seen(pilot))
+            await pilot.press(*keys[1:])
+            commands.append(app.screen.command)  # type: ignore[attr-defined]
+            await pilot.press("escape")
+            await until(pilot, lambda: isinstance(app.screen, PlanScreen))
+    for line, words in zip(
+        commands, ("--explain method", "--fits", "--what-if learning_rate=0.0005,rank=64", "--against", ""), strict=True
+    ):
+        assert words in line and "tickets.jsonl" in line
+        assert ftui(*shlex.split(line)[1:]).code == 0, line
+
+
 async def test_a_plan_is_kept_as_a_preset(tiny_starter: Path) -> None:
     async with plan(learning_rate=5e-4) as (_, pilot):
         await pilot.press("p", *"tickets", "enter")
@@ -220,7 +245,10 @@ async def test_the_line_under_the_cursor_says_what_it_is_and_expert_shows_the_re
         assert edited[-3:] == ["expert", "weight_decay", "neftune"]
         await pilot.press("up")  # past the heading
         await until(pilot, lambda: fields.HELP["precision"] in seen(pilot))
-        await pilot.press("down", "x", "end")
+        assert "x Expert" in seen(pilot)
+        await pilot.press("down", "x")
+        await until(pilot, lambda: "x Fewer" in seen(pilot) and f"all {len(lines(draft, True))} settings" in seen(pilot))
+        await pilot.press("end")
         whole = [line.key for line in lines(draft, True)]
         await until(pilot, lambda: fields.HELP[whole[-1]] in seen(pilot))
         assert len(whole) > len(edited) + 10 and "bits" not in whole
@@ -237,6 +265,15 @@ async def test_a_changed_value_is_offered_the_advised_one_and_not_itself(tiny_st
         await pilot.press("e")
         await until(pilot, lambda: f"{number(advice.value)} as advised or " in seen(pilot))
         assert "or 1e-4" not in seen(pilot)
+
+
+async def test_a_wrong_value_is_told_whole(tiny_starter: Path) -> None:
+    async with plan((80, 24)) as (_, pilot):
+        for field, words in (("learning_rate", "above 0 and up to 1"), ("epochs", "above 0 and up to 1")):
+            await go_to(pilot, field)
+            await pilot.press("e", *"abc", "enter")
+            await until(pilot, lambda words=words: f"this takes a number {words}" in seen(pilot))  # type: ignore[misc]
+            await pilot.press("escape")
 
 
 async def test_lengths_are_written_one_way_and_may_be_typed_so(tiny_starter: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import draft as drafts
+from engine.data.rows import WAY_OUT
 from engine.draft import Choice
 from engine.errors import Exit, FtuiError
 from tests.tui.stage import seen, until
@@ -28,6 +29,10 @@ from tui.spoken import spoken
         ),
         ("mend the file, or have it mended (--bad-rows repair)", "mend the file, or let r on Data mend it"),
         ("mend it, or leave such rows out (--bad-rows skip)", "mend it, or let s on Data leave such rows out"),
+        (
+            f"mend or delete the line; or {WAY_OUT}",
+            "mend or delete the line; or let s on Data leave such rows out, or let r on Data mend what can be",
+        ),
         ("give yours with --data FILE", "d chooses rows"),
         (
             "check the network, or give --model a local folder, a GGUF file or `starter`",

@@ -49,9 +49,8 @@ class DataScreen(Step):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "plan", "Plan", id="data.plan", tooltip="Go on to the plan"),
-        Binding(
-            "f", "fix", "Fix", id="data.fix", tooltip="Fix what was found: fill in, leave out, write a cleaned copy"
-        ),
+        Binding("f", "fix", "Fix", id="data.fix", tooltip="Fix what was found: leave out, write a cleaned copy"),
+        Binding("f", "fill", "Fill in", id="data.fill", tooltip="Say what stands in for placeholders"),
         Binding("space", "mark", "Mark", id="data.mark", tooltip="Mark a finding for the cleaned copy"),
         Binding("s", "bad_rows('skip')", "Skip bad rows", id="data.skip", tooltip="Leave out rows that cannot be used"),
         Binding("r", "bad_rows('repair')", "Repair", id="data.repair", tooltip="Mend rows whose meaning is plain"),
@@ -223,7 +222,9 @@ class DataScreen(Step):
             case "mark":
                 return fixing.current(self) is not None
             case "fix":
-                return draft is not None and bool(self.findings or draft.dataset.filled)
+                return draft is not None and bool(self.findings) and not fixing.fills(self)
+            case "fill":
+                return fixing.fills(self)
             case "bad_rows":
                 if draft is not None:
                     return bool(draft.dataset.skipped) and draft.choice.on_bad_row != parameters[0]
@@ -322,6 +323,9 @@ class DataScreen(Step):
 
     def action_fix(self) -> None:
         fixing.fix(self)
+
+    def action_fill(self) -> None:
+        fixing.fill_in(self)
 
     def action_bad_rows(self, what: str) -> None:
         fixing.bad_rows(self, what)

@@ -16,6 +16,7 @@ from engine.text import safe, size
 from tui.frame import BAD, FAINT, FOCUS, GOOD, Frame
 from tui.listing import pad
 from tui.rows import GUTTER, Rows
+from tui.wizard import command
 
 if TYPE_CHECKING:
     from engine.fits import Fit
@@ -62,7 +63,7 @@ class FitsScreen(Frame):
         super().__init__()
         self._plan = plan
         self.heading = Content.assemble(("New run  ", "bold"), ("plan › ", FAINT), ("what else fits", "bold"))
-        self.command = "ftui plan --fits"
+        self.command = command(plan.wizard.choice, "plan", "--fits")
 
     def body(self) -> ComposeResult:
         yield Static("", id="sentence", markup=False)

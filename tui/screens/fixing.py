@@ -33,23 +33,28 @@ def current(screen: DataScreen) -> FindingLine | None:
     return item if item.action else None
 
 
+def _meant(screen: DataScreen) -> FindingLine | None:
+    """The finding under the cursor; where the list has no focus, the first one that can be mended."""
+    findings = screen.query_one("#findings", Rows)
+    if screen.focused is findings and isinstance(findings.current, FindingLine):
+        return findings.current
+    lines = (item for item in findings.items if isinstance(item, FindingLine))
+    return next((item for item in lines if item.action or item.kind in (PLACEHOLDERS, *BAD_ROWS)), None)
+
+
+def fills(screen: DataScreen) -> bool:
+    """Whether what can be mended are placeholders: then their values are asked for."""
+    draft, item = screen.wizard.draft, _meant(screen)
+    return draft is not None and bool(placeholders(draft)) and (item is None or item.kind == PLACEHOLDERS)
+
+
 def fix(screen: DataScreen) -> None:
-    """Mend the finding under the cursor; where the list has no focus, the first one that can be mended."""
-    draft = screen.wizard.draft
+    """Mend the finding that is meant."""
+    draft, item = screen.wizard.draft, _meant(screen)
     if draft is None:
         return
-    findings = screen.query_one("#findings", Rows)
-    lines = [item for item in findings.items if isinstance(item, FindingLine)]
-    mendable = [item for item in lines if item.action or item.kind in (PLACEHOLDERS, *BAD_ROWS)]
-    item = findings.current if screen.focused is findings else None
-    if not isinstance(item, FindingLine):
-        item = mendable[0] if mendable else None
     if item is None or item.kind == PLACEHOLDERS:
-        names = sorted({**draft.dataset.placeholders, **draft.dataset.filled})
-        if names:
-            fill_values(screen, names, dict(draft.recipe.data.values))
-        elif lines:
-            screen.notice("nothing here can be fixed by a key; each finding says what to do")
+        screen.notice("nothing here can be fixed by a key; each finding says what to do")
     elif item.kind in BAD_ROWS:
         show_bad_rows(screen, draft)
     elif item.kind == MAPPING:
@@ -63,20 +68,29 @@ def fix(screen: DataScreen) -> None:
 # placeholders -----------------------------------------------------------------------------------------------------
 
 
-def fill_values(screen: Step, names: Sequence[str], values: dict[str, str]) -> None:
-    """Ask for each placeholder's value, then make the draft anew."""
-    ask = screen.query_one(Ask)
+def placeholders(draft: Draft) -> list[str]:
+    """Those of the rows, filled in or not; a name comes first."""
+    return sorted({**draft.dataset.placeholders, **draft.dataset.filled}, key=lambda one: (one != "name", one))
 
+
+def fill_in(screen: Step) -> None:
+    """Ask for each placeholder's value, then make the draft anew."""
+    if (draft := screen.wizard.draft) is not None and (names := placeholders(draft)):
+        _ask_value(screen, names, dict(draft.recipe.data.values))
+
+
+def _ask_value(screen: Step, names: Sequence[str], values: dict[str, str]) -> None:
     def take(text: str) -> None:
         if not text:
             raise ValueError("this cannot be empty")
         values[names[0]] = text
         if names[1:]:
-            fill_values(screen, names[1:], values)
+            _ask_value(screen, names[1:], values)
         else:
             screen.wizard.begin(msgspec.structs.replace(screen.wizard.picked(), values=values))
 
-    ask.ask(names[0], values.get(names[0], ""), take, f"stands in for {{{{{names[0]}}}}}")
+    hint = f"stands in for {{{{{names[0]}}}}}"
+    screen.query_one(Ask).ask(names[0], values.get(names[0], ""), take, hint)
 
 
 # rows that cannot be used -----------------------------------------------------------------------------------------

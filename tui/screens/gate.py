@@ -16,6 +16,7 @@ from tui.ask import Ask
 from tui.frame import BAD, FAINT, FOCUS, GOOD, WARN, Frame
 from tui.listing import pad
 from tui.rows import Rows
+from tui.wizard import command
 
 if TYPE_CHECKING:
     from engine.advice.gate import Gate
@@ -102,9 +103,7 @@ class GateScreen(Frame):
         self.query_one("#questions", Static).update(Content("\n").join(lines))
         goal = draft.advice_facts.goal
         self.query_one("#goals", Rows).show([GoalLine(key, means, key == goal) for key, means in GOALS.items()])
-        words = ["ftui", "plan"]
-        words += ["--goal", repr(goal)] if goal and " " in goal else ["--goal", goal] if goal else []
-        self.command = " ".join(words)
+        self.command = command(draft.choice, "plan")
 
     def _answer(self, goal: str | None, deadline: float | None) -> None:
         from engine import draft as drafts

@@ -47,7 +47,8 @@ class PlanScreen(Step):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("e", "edit", "Edit", id="plan.edit", tooltip="Change this value"),
         Binding("w", "why", "Why", id="plan.why", tooltip="Why this value, and what else it could be"),
-        Binding("x", "expert", "Expert", id="plan.expert", tooltip="Show every setting, or the first ones only"),
+        Binding("x", "expert", "Expert", id="plan.expert", tooltip="Show every setting"),
+        Binding("x", "fewer", "Fewer", id="plan.fewer", tooltip="Show the first settings only"),
         Binding("o", "fits", "What else fits", id="plan.fits", tooltip="Memory of every method and micro-batch"),
         Binding("v", "versus", "Compare", show=False, id="plan.versus", tooltip="Beside the advice, a preset or a run"),
         Binding("t", "gate", "Tune at all?", show=False, id="plan.gate", tooltip="Is tuning the right thing to do?"),
@@ -136,7 +137,9 @@ class PlanScreen(Step):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         asked = any(ask.display for ask in self.query(Ask))  # the list of values may have the focus, not the plan
-        if action in ("edit", "why", "expert", "review", "fits", "versus", "gate", "keep"):
+        if action in ("expert", "fewer") and self._everything != (action == "fewer"):
+            return False
+        if action in ("edit", "why", "expert", "fewer", "review", "fits", "versus", "gate", "keep"):
             return self.wizard.draft is not None and not asked
         if action == "measure":
             return self.wizard.draft is not None and not asked and not self._measuring
@@ -152,8 +155,14 @@ class PlanScreen(Step):
         self.go("review")
 
     def action_expert(self) -> None:
-        self._everything = not self._everything
+        self._everything = True
         self.drafted()
+        self.notice(f"all {len(self.query_one('#plan', Rows).items)} settings", seconds=4)
+
+    def action_fewer(self) -> None:
+        self._everything = False
+        self.drafted()
+        self.notice(f"the first {len(self.query_one('#plan', Rows).items)} settings", seconds=4)
 
     def action_edit(self) -> None:
         advice, draft = self.advice, self.wizard.draft

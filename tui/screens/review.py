@@ -21,7 +21,7 @@ from engine.text import number, plural, safe, shorten
 from tui import machine
 from tui.ask import Ask
 from tui.frame import BAD, FAINT, WARN, told
-from tui.screens.fixing import fill_values
+from tui.screens.fixing import fill_in, placeholders
 from tui.screens.plan import show_warnings
 from tui.widgets.choice import Choice
 from tui.wizard import Step, command, progress_words
@@ -182,7 +182,7 @@ class ReviewScreen(Step):
             case "then":
                 return self.wizard.choice is not None and not self.wizard.making
             case "fill":
-                return draft is not None and bool(draft.dataset.placeholders or draft.dataset.filled)
+                return draft is not None and bool(placeholders(draft))
         return True
 
     # acting -----------------------------------------------------------------------------------------------------
@@ -268,10 +268,7 @@ class ReviewScreen(Step):
         self.wizard.begin(msgspec.structs.replace(choice, then=then))
 
     def action_fill(self) -> None:
-        if (draft := self.wizard.draft) is not None:
-            fill_values(
-                self, sorted({**draft.dataset.placeholders, **draft.dataset.filled}), dict(draft.recipe.data.values)
-            )
+        fill_in(self)
 
     def action_data(self) -> None:
         self.go("data")

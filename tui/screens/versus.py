@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 from msgspec import Struct
 from rich.cells import cell_len
 from textual.app import ComposeResult
@@ -18,6 +18,7 @@ from tui.frame import FAINT, FOCUS, Frame
 from tui.listing import pad
 from tui.plan_lines import words
 from tui.rows import Rows
+from tui.wizard import command, edits
 
 if TYPE_CHECKING:
     from engine.advice.compare import Change
@@ -102,7 +103,7 @@ class VersusScreen(Frame):
         self._others: list[tuple[str, Plan]] = []
         self._at = 0
         self.heading = Content.assemble(("New run  ", "bold"), ("plan › ", FAINT), ("compare", "bold"))
-        self.command = "ftui plan --against NAME"
+        self.command = command(plan.wizard.choice, "plan")
 
     def body(self) -> ComposeResult:
         yield Static("", id="sentence", markup=False)
@@ -139,8 +140,12 @@ class VersusScreen(Frame):
         rows.show(lines)
         rows.styles.max_height = len(lines)  # less where the effect below, which is told whole, needs the room
         self.query_one("#effect", Static).update("")
-        bare = shlex.quote(name.partition(" ")[2])
-        self.command = f"ftui plan --against {bare}" if name != ADVICE else "ftui plan --what-if FIELD=VALUE"
+        choice = draft.choice
+        if name != ADVICE:
+            self.command = command(choice, "plan", "--against", name.partition(" ")[2])
+        else:
+            advised = msgspec.structs.replace(choice, edits={})
+            self.command = command(advised, "plan", "--what-if", ",".join(edits(choice.edits)))
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         item = event.item

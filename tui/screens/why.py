@@ -17,6 +17,7 @@ from tui.frame import FAINT, Frame
 from tui.listing import pad
 from tui.plan_lines import words
 from tui.rows import Rows
+from tui.wizard import command
 
 if TYPE_CHECKING:
     from engine.advice.kinds import Advice
@@ -60,7 +61,7 @@ class WhyScreen(Frame):
         self._plan, self._advice = plan, advice
         field = words(advice.field)
         self.heading = Content.assemble(("New run  ", "bold"), ("plan › ", FAINT), (f"why {field}", "bold"))
-        self.command = f"ftui plan --explain {advice.field}"
+        self.command = command(plan.wizard.choice, "plan", "--explain", advice.field)
 
     def body(self) -> ComposeResult:
         advice = self._advice

@@ -35,6 +35,7 @@ class Repeats:
         self._whole, self._prompts, self._answers = array("q"), array("q"), array("q")
         self._labels = array("b")  # -1 for rows without
         self._asked = False  # prompts that have one answer each
+        self._last = ""  # "last " where conversations have answers before the one that is compared
 
     def look(self, chunk: Chunk) -> None:
         for example, (roles, contents), answer in zip(chunk.examples, chunk.turns, chunk.answers, strict=True):
@@ -43,6 +44,8 @@ class Repeats:
                 whole = hash((whole, tuple([message.content for message in example.rejected])))
             elif example.label is None and roles and roles[-1] == "assistant":
                 self._asked = True
+                if roles.count("assistant") > 1:
+                    self._last = "last "
             if example.tools or any(map(_CALLS, example.messages or ())):
                 tools = repr(example.tools), repr(list(map(_CALLS, example.messages or ())))
                 prompt, whole = hash((prompt, tools)), hash((whole, tools))
@@ -142,9 +145,9 @@ class Repeats:
             shares = ", ".join(
                 f"{what} {percent(counts[at], len(self.rows))}" for what, at in zip(said, order, strict=False)
             )
-            message = f"the answers are {len(counts)} labels: {shares}{', …' if len(counts) > 4 else ''}"
+            message = f"the {self._last}answers are {len(counts)} labels: {shares}{', …' if len(counts) > 4 else ''}"
         else:
-            message = f"{percent(counts[order[0]], len(self.rows))} of the answers are one and the same"
+            message = f"{percent(counts[order[0]], len(self.rows))} of the {self._last}answers are one and the same"
         rows = self._numbers(inverse == order[0])
         fix = "more rows with other answers, or fewer of these: what is said most is learned as always right"
         level: Level = "warning" if share >= _LOPSIDED else "note"

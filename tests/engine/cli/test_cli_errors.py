@@ -44,6 +44,21 @@ def test_a_row_without_an_answer_is_named_or_left_out(ftui: Ftui, rows: Path, ti
         assert "12 rows" in got["plan"]["sentence"]
 
 
+@pytest.mark.parametrize("name", ["mess.jsonl", "mess.json"])
+def test_a_line_that_cannot_be_read_names_the_ways_out(name: str, ftui: Ftui, tiny_model: Path, tmp_path: Path) -> None:
+    good = '{"instruction": "What is one?", "output": "It is 1."}'
+    file = tmp_path / name
+    each = [good, '{"instruction": oops}', good]
+    file.write_text("\n".join(each) if name.endswith("l") else f"[{','.join(each)}]", encoding="utf-8")
+    words = ("--data", file, "--model", tiny_model)
+    for verb in ("plan", "train"):
+        refused(
+            ftui(verb, *words), Exit.DATA_SYNTAX, "mend", "(--bad-rows skip)", "(--bad-rows repair)", "`ftui data FILE`"
+        )
+    assert "on 2 rows" in ftui("plan", *words, "--bad-rows", "skip").out
+    assert "line" in ftui("data", file).out  # which lists it and goes on
+
+
 def test_utf_16_is_called_by_its_name(ftui: Ftui, rows: Path, tiny_model: Path) -> None:
     rows.write_bytes(rows.read_text(encoding="utf-8").encode("utf-16"))
     refused(ftui("plan", "--data", rows, "--model", tiny_model), Exit.DATA_ENCODING, "UTF-16")
@@ -98,6 +113,47 @@ def test_placeholders_left_open_are_a_warning_in_plan_and_a_refusal_in_train(
     assert planned.code == 0
     assert "--set author=…" in planned.out
     refused(ftui("train", *words), Exit.PLAN_REFUSED, "--set author=…", "--force")
+
+
+@pytest.mark.parametrize(
+    ("verb", "typed", "words"),
+    [
+        ("data", "nam=Ada", ("there is no {{nam}} in the rows (did you mean name?)", "author, name")),
+        ("plan", "Name=Ada", ("there is no {{Name}} in the rows (did you mean name?)",)),
+        ("train", "autor=Ada", ("there is no {{autor}} in the rows (did you mean author?)",)),
+    ],
+)
+def test_a_value_for_a_name_that_no_row_holds_is_refused(
+    verb: str, typed: str, words: tuple[str, ...], ftui: Ftui, named_rows: Path, tiny_model: Path
+) -> None:
+    source = (named_rows,) if verb == "data" else ("--data", named_rows, "--name", "typo")
+    told = ftui(verb, *source, "--model", tiny_model, "--set", "name=Eve", "--set", "author=Bob", "--set", typed)
+    refused(told, Exit.USAGE, f"--set {typed.partition('=')[0]}", *words)
+    assert not told.out and not list(paths.runs_dir().glob("typo*"))
+
+
+def test_a_name_that_the_rows_do_not_hold_is_refused_of_a_preset_and_of_a_recipe(
+    ftui: Ftui, rows: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    refused(ftui("plan", "--preset", "identity", "--model", tiny_model, "--set", "nam=Ada"), Exit.USAGE, "mean name?")
+    refused(ftui("plan", "--data", rows, "--model", tiny_model, "--set", "name=A"), Exit.USAGE, "leave --set out")
+    recipe = ftui("plan", "--data", rows, "--model", tiny_model, "--json").json["recipe"]
+    recipe["data"]["values"] = {"unused": "saved for other rows"}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(recipe))
+    assert ftui("plan", file).code == 0
+    refused(ftui("plan", file, "--set", "unused=yes"), Exit.USAGE, "{{unused}}")
+
+
+def test_a_value_may_be_for_what_a_preset_asks_or_for_a_later_stage(
+    ftui: Ftui, rows: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = ("plan", "--data", rows, "--model", tiny_model, "--json", "--set", "name=Ada")
+    asked = ftui(*words, "--preset", "identity").json["recipe"]["checks"]["identity"]
+    assert any("Ada" in check["expect"] for check in asked)
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps([{"prompt": f"{n}?", "chosen": "I am {{name}}.", "rejected": "No."} for n in range(8)]))
+    assert ftui(*words, "--then", f"dpo:{pairs}").code == 0
 
 
 def test_a_setting_that_does_not_fit(ftui: Ftui, rows: Path, tiny_model: Path) -> None:

@@ -99,7 +99,7 @@ def test_explain_shows_what_each_alternative_would_change(ftui: Ftui, rows: Path
     assert (got["field"], got["value"]) == ("rank", 8)
     assert got["disagreement"]
     larger = next(other for other in got["alternatives"] if other["value"] == 64)
-    assert larger["moves"].startswith("memory +")
+    assert larger["moves"].startswith("alpha 8 to 64, memory +"), "what follows is named before what comes of it"
     assert larger["moves"] in ftui(*words, "rank").out
     assert "sources differ: " in ftui(*words, "rank").out
 

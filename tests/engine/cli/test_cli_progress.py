@@ -44,3 +44,21 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.shown(quiet=True) as report:
         report("counting tokens", 1, 2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_a_line_comes_only_when_it_says_something_new(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.shown() as report:
+        for what, done in (("ada: model", 0), ("ada: answers", 1), ("ada: answers", 2), ("ada: model", 0)):
+            for _ in range(100):
+                report(what, done, 3 if done else 0)
+                now += 1
+    assert capsys.readouterr().err.splitlines() == [
+        "ada: model",
+        "ada: answers 33 %",
+        "ada: answers 66 %",
+        "ada: model",
+    ]

@@ -79,6 +79,16 @@ def test_one_answer_to_many_prompts(tmp_path: Path) -> None:
     assert finding.example == "row 1: I cannot help with that."
 
 
+def test_of_conversations_only_the_last_answers_are_told_to_be_the_same(tmp_path: Path) -> None:
+    rows = [talk(f"u: {prose(at)}", f"a: {prose(at + 900)}", "u: Sure?", "a: Yes, quite sure.") for at in range(60)]
+    finding = look(tmp_path, rows)["answer-balance"]
+    assert finding.message == "100 % of the last answers are one and the same"
+    assert finding.example == "row 1: Yes, quite sure."
+    for at in range(0, 60, 2):
+        rows[at]["messages"][-1]["content"] = "No."
+    assert look(tmp_path, rows)["answer-balance"].message.startswith("the last answers are 2 labels: ")
+
+
 def test_the_balance_of_labels(tmp_path: Path) -> None:
     rows = [pair(prose(at), "good" if at % 10 else "bad") for at in range(100)]
     finding = look(tmp_path, rows)["answer-balance"]

@@ -138,6 +138,48 @@ def test_columns_that_match_nothing_are_listed(tmp_path: Path) -> None:
     assert "--prompt '{said}' --completion '{meant}'" in caught.value.next_step
 
 
+ASKED = ["Where is my parcel?", "I cannot log in.", "How do I pay?", "May I return it?", "Is it safe?", "Who are you?"]
+TOLD = [f"{asked} That is easily said, and here it is at length." for asked in ASKED]
+
+
+def table(**columns: Any) -> list[dict[str, Any]]:
+    """Rows out of columns; a text stands in all of them."""
+    return [{k: v if isinstance(v, str) else v[at] for k, v in columns.items()} for at in range(len(ASKED))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompt", "completion"),
+    [
+        (table(ticket_id="T-1", customer_msg=ASKED, agent_reply=TOLD, category="post"), "customer_msg", "agent_reply"),
+        (table(agent_reply=TOLD, category="post", customer_msg=ASKED), "customer_msg", "agent_reply"),
+        (table(userInstruction=ASKED, modelOutput=TOLD), "userInstruction", "modelOutput"),
+        (table(modelAnswers=ASKED, theirs=TOLD), "theirs", "modelAnswers"),
+        (table(story=TOLD, short_summary=ASKED), "story", "short_summary"),
+        (table(frage=ASKED, antwort=TOLD, kategorie="post"), "frage", "antwort"),
+        (table(kategorie="the post", frage=ASKED, antwort=TOLD), "frage", "antwort"),
+        (
+            table(id=list("abcdef"), when="2026-01-03 10:00", mail="ada@b.org", frage=ASKED, antwort=TOLD),
+            "frage",
+            "antwort",
+        ),
+        (table(n=[1, 2, 3, 4, 5, 6], review=TOLD, sentiment_label=["good", "bad"] * 3), "review", "sentiment_label"),
+        (table(answer_id="A-1", answer_type="short", theirs=ASKED, ours=TOLD), "theirs", "ours"),
+    ],
+)
+def test_the_hint_says_likely_which_column_is_which(
+    rows: list[dict[str, Any]], prompt: str, completion: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FtuiError) as caught:
+        load(tmp_path, rows)
+    assert caught.value.next_step == f"say which is which: --prompt '{{{prompt}}}' --completion '{{{completion}}}'"
+
+
+def test_no_columns_are_guessed_where_none_hold_two_texts(tmp_path: Path) -> None:
+    with pytest.raises(FtuiError) as caught:
+        load(tmp_path, table(ticket="T-1", count="12", frage=ASKED, category="post"))
+    assert caught.value.next_step == "rename the columns to prompt and completion"
+
+
 GOOD = {"instruction": "Hi", "output": "Hello."}
 
 
