@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine.cli import options as shared
 from engine.cli import show
+from engine.sampling import HOTTEST
 from engine.text import safe
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", action="store_true", help="ask the base model instead of the tuned one")
     parser.add_argument("--system", default="", metavar="TEXT", help="system prompt")
     parser.add_argument(
-        "--temperature", type=float, default=0.7, metavar="T", help="0 always takes the likeliest (default 0.7)"
+        "--temperature",
+        type=float,
+        default=0.7,
+        metavar="T",
+        help=f"from 0, always the likeliest token, to {HOTTEST:g} (default 0.7)",
     )
     parser.add_argument(
         "--top-p", type=float, default=0.9, metavar="P", help="share of likely words to draw from (default 0.9)"
@@ -96,8 +101,9 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     from engine.errors import Exit, FtuiError
 
-    if args.temperature < 0:
-        raise FtuiError(Exit.USAGE, f"the temperature cannot be {args.temperature:g}: it starts at 0")
+    if not 0 <= args.temperature <= HOTTEST:
+        cause = f"the temperature cannot be {args.temperature:g}: it goes from 0 (always the likeliest token) to {HOTTEST:g}"
+        raise FtuiError(Exit.USAGE, cause)
     if not 0 < args.top_p <= 1:
         raise FtuiError(Exit.USAGE, f"top-p cannot be {args.top_p:g}: it lies above 0 and up to 1")
     if args.max_tokens < 1:

@@ -15,6 +15,7 @@ from engine.errors import Exit
 from engine.runs.directory import RunDir
 from engine.runs.events import State
 from engine.runs.journal import Writer
+from engine.sampling import HOTTEST
 from tests.engine.cli.conftest import Said
 from tests.engine.cli.test_cli_runs import a_run
 
@@ -105,3 +106,14 @@ def test_an_answer_that_fails(ftui: Ftui, talker: tuple[RunDir, Asked]) -> None:
 
 def test_json_needs_a_question(ftui: Ftui, talker: tuple[RunDir, Asked]) -> None:
     assert ftui("chat", "ada", "--json").code == Exit.USAGE
+
+
+@pytest.mark.parametrize("temperature", ["9", "-1", "nan", "inf", "5.01"])
+def test_a_temperature_beyond_its_limits_is_refused(temperature: str, ftui: Ftui) -> None:
+    said = ftui("chat", "ada", "-p", "Who?", f"--temperature={temperature}")
+    assert said.code == Exit.USAGE and "from 0 (always the likeliest token) to 5" in said.err
+
+
+def test_the_hottest_temperature_is_asked_for(ftui: Ftui, talker: tuple[RunDir, Asked]) -> None:
+    assert ftui("chat", "ada", "-p", "Who?", "--temperature", f"{HOTTEST}").code == 0
+    assert talker[1][-1]["temperature"] == HOTTEST

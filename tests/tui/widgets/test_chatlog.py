@@ -158,21 +158,17 @@ async def test_side_by_side_the_end_of_the_shorter_answer_stays_in_view() -> Non
         log = app.query_one(ChatLog)
         await log.ask("first")
         await said(log, "tuned", 30)
-        await pilot.pause(0.1)
-        assert log.scroll_y > log.max_scroll_y - 3  # it alone is followed to its end
+        await until(pilot, lambda: 0 < log.max_scroll_y < log.scroll_y + 3)  # it alone is followed to its end
         turn = await log.ask("second")
         short = await said(log, "tuned", 2)
         await pilot.pause(0.1)
         long = await said(log, "base", 30)
-        await pilot.pause(0.1)
-        assert turn.region.y == log.region.y and log.max_scroll_y > log.scroll_y
+        await until(pilot, lambda: turn.region.y == log.region.y and log.max_scroll_y > log.scroll_y)
         assert short.region.bottom <= log.region.bottom < long.region.bottom
         await short.write("more\n\n" * 20)
-        await pilot.pause(0.1)
-        assert short.region.bottom == log.region.bottom
+        await until(pilot, lambda: short.region.height > 20 and short.region.bottom == log.region.bottom)
         log.stacked = True
-        await pilot.pause(0.1)
-        assert short.region.bottom == log.region.bottom
+        await until(pilot, lambda: long.region.bottom <= short.region.y and short.region.bottom == log.region.bottom)
 
 
 async def test_who_scrolls_is_not_followed_until_back_or_the_next_question() -> None:
