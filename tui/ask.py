@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -19,6 +20,7 @@ from engine.text import safe
 from tui.frame import BAD, FAINT
 from tui.rows import Item, Rows
 from tui.widgets.field import Field
+from tui.widgets.paths import Paths
 
 
 class Ask(Vertical):
@@ -70,12 +72,14 @@ class Ask(Vertical):
         short: bool = False,
         choices: Sequence[Item] = (),
         begun: bool = False,
+        paths: bool = False,
     ) -> None:
         """Open with `value`, ready to be typed over. `hint` stands beside it until there is a mistake to show.
 
         short    the value needs few letters, so that more room is left for hint and mistake
         choices  values to choose from; the key of each is what a person would type
         begun    `value` is the beginning of what is being typed: typing goes on behind it
+        paths    what is there is suggested
         """
         self.set_class(short, "-short")
         if not self.display:
@@ -90,6 +94,7 @@ class Ask(Vertical):
         rows.show(choices)
         rows.put_cursor(value)
         field = self.query_one(Input)
+        field.suggester = Paths() if paths else None
         field.value = value
         field.disabled = False
         self.display = True
@@ -113,7 +118,8 @@ class Ask(Vertical):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        self._say(self._hint)
+        room = self.query_one(".line").size.width - self._label - cell_len(event.value) - 3
+        self._say(self._hint if self.has_class("-short") or len(self._hint) <= room else "")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()

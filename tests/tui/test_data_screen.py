@@ -143,7 +143,7 @@ async def test_placeholders_ask_for_their_values(tiny_starter: Path) -> None:
         assert "✗ 9 rows hold" in seen(pilot)
         await pilot.press("f", "enter")
         assert "✗ this cannot be empty" in seen(pilot)
-        await pilot.press(*"Yuriko", "enter", *"Ada", "enter")
+        await pilot.press(*"Ada", "enter", *"Yuriko", "enter")
         await until(pilot, lambda: app.wizard.draft is not None and not app.wizard.draft.dataset.placeholders)
         assert "I am Ada by Yuriko." in seen(pilot) and "9 rows hold" not in seen(pilot)
 

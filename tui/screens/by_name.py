@@ -61,4 +61,5 @@ class ByName(Step):
             lambda text: self.take(meant(text)),
             self.HINT,
             begun=bool(begun),
+            paths=True,
         )

@@ -27,6 +27,7 @@ from engine.text import safe, shorten, size
 from tui.frame import FAINT, FOCUS, GOOD, Frame
 from tui.widgets.choice import Choice
 from tui.widgets.field import Field
+from tui.widgets.paths import Paths
 from tui.widgets.readout import rate
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class ExportScreen(Frame):
             yield Choice([(name, name, "") for name in KINDS], id="kind")
             with Horizontal(classes="field"):
                 yield Static("folder", classes="label", markup=False)
-                yield Field(id="to")
+                yield Field(id="to", suggester=Paths())
             with Horizontal(classes="field", id="shards"):
                 yield Static("shard size", classes="label", markup=False)
                 yield Field("2GB", id="shard")

@@ -126,7 +126,7 @@ def ask_for_copy(screen: DataScreen, draft: Draft, actions: Sequence[str]) -> No
         write_copy(screen, draft, actions, target)
 
     what = clean.ACTIONS[actions[0]] if len(actions) == 1 else f"{len(actions)} fixes"
-    screen.query_one(Ask).ask("write to", str(suggested(draft.choice)), take, safe(what))
+    screen.query_one(Ask).ask("write to", str(suggested(draft.choice)), take, safe(what), paths=True)
 
 
 def write_copy(screen: DataScreen, draft: Draft, actions: Sequence[str], target: Path) -> None:

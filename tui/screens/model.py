@@ -61,7 +61,7 @@ class ModelScreen(ByName):
     """First step of a new run."""
 
     WHAT = "model"
-    HINT = "hub id, folder or .gguf file"
+    HINT = "hub id, folder or .gguf file; tab completes"
     STEP = "model"
     CSS_PATH = "model.tcss"
     HELP = (

@@ -148,12 +148,13 @@ class SourceScreen(ByName):
     """Second step of a new run, first half: which rows."""
 
     WHAT = "rows"
+    HINT = "a path, or hub:OWNER/NAME; tab completes"
     TITLE = "Data"
     STEP = "data"
     CSS_PATH = "source.tcss"
     HELP = (
         "The rows to train on. Files and folders here come first, then the entries of a dataset_info.json, files of earlier "
-        "runs, and presets that bring rows; any other path can be typed or pasted. Columns are recognised by themselves. a mixes "
+        "runs, and presets that bring rows; any other path can be typed or pasted, and tab completes it. Columns are recognised by themselves. a mixes "
         "rows in beside those that are chosen, with a weight: 2 lets them count twice in each epoch, 0.5 takes half of them."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -255,7 +256,7 @@ class SourceScreen(ByName):
         if item is None:
             return
         if item.key == ANOTHER:
-            self.query_one(Ask).ask("mix in", "", lambda text: self._ask_weight(checked(text)))
+            self.query_one(Ask).ask("mix in", "", lambda text: self._ask_weight(checked(text)), paths=True)
         else:
             self._ask_weight(item.key)
 

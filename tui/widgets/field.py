@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.text import Text
+from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.widgets import Input
 
@@ -12,7 +15,16 @@ from engine.text import one_for_one
 class Field(Input):
     """Textual's Input writes its value to the terminal as it is: the name of a file may hold escape sequences."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "complete", "Complete", show=False, id="field.complete", tooltip="Take what is suggested"),
+    ]
     cursor_blink = reactive(False, init=False)  # it would be sent twice a second, over the slowest line too
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "complete" or (self.cursor_at_end and len(self._suggestion) > len(self.value))
+
+    def action_complete(self) -> None:
+        self.action_cursor_right()  # which takes it
 
     @property
     def _value(self) -> Text:
