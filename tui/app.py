@@ -248,7 +248,14 @@ class FtuiApp(TerminalApp):
             self.remove_mode(before)
 
     def new_from_preset(self, name: str, brings_rows: bool) -> None:
-        """The plan of a preset, one key before it starts; a preset without rows asks for them first."""
+        """The plan of a preset, one key before it starts; a preset without rows asks for them first.
+
+        What was changed is not lost by the way: the same preset goes on with it, another one says that it is dropped.
+        """
+        choice, edited, before = self.wizard.choice, self.wizard.edited, self.wizard.name
+        if edited and choice is not None and choice.preset == name:
+            self.show("new")
+            return
         if brings_rows:
             self.wizard.begin_preset(name)
             self.new_run("review")
@@ -256,6 +263,8 @@ class FtuiApp(TerminalApp):
             self.wizard.reset()
             self.wizard.picked().preset = name
             self.new_run("source")
+        if edited:
+            self.call_after_refresh(self._say, f"begun anew; the draft {before or 'that was begun'} was dropped")
 
     def forget_new_run(self) -> None:
         """The new run has become a run: the next one begins afresh, and back from this one is home."""
@@ -295,18 +304,32 @@ class FtuiApp(TerminalApp):
         self.switch_mode(self._new_run if before == "new" else before)
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
-        """What ctrl+p offers: the modes, and what the screen's own keys do."""
-        for _, mode, word in MODE_KEYS:
-            yield SystemCommand(word, f"Go to {word}", partial(self.show, mode))
-        yield SystemCommand("Compare", "What a run has learned: scores, answers", partial(self.show, "compare"))
-        for node, binding, enabled, _ in screen.active_bindings.values():
-            if enabled and binding.id and not binding.id.startswith("list.") and node is not self:
+        """What ctrl+p offers: the modes, and what the screen's own keys do, which come first where both have the same name."""
+        keys: dict[str, str] = {}  # of the app, by what they do
+        own: dict[tuple[str, str], SystemCommand] = {}  # by name and by what they do
+        for node, binding, enabled, tooltip in screen.active_bindings.values():
+            key = self.get_key_display(binding)
+            if not binding.id:  # Textual's own
+                continue
+            if node is self:
+                keys.setdefault(binding.action, key)
+            elif enabled and not binding.id.startswith("list."):
                 action = partial(self.run_action, binding.action, node)
-                yield SystemCommand(binding.description, binding.tooltip or f"key {binding.key}", action)
-        yield SystemCommand("Help", "Explain the focused thing", self.action_help)
+                told = _with_key(tooltip or binding.tooltip, key)
+                name = binding.description
+                own.setdefault((name, binding.action), SystemCommand(name, told, action))
+        names = {name for name, _ in own}
+        for _, mode, word in MODE_KEYS:
+            if word not in names:
+                told = _with_key(f"Go to {word}", keys.get(f"show({mode!r})", ""))
+                yield SystemCommand(word, told, partial(self.show, mode))
+        if "Compare" not in names:
+            yield SystemCommand("Compare", "What a run has learned: scores, answers", partial(self.show, "compare"))
+        yield from own.values()
+        yield SystemCommand("Help", _with_key("Explain the focused thing", keys.get("help", "")), self.action_help)
         other = LIGHT if self.theme == DARK.name else DARK
         yield SystemCommand("Light or dark", f"Change to {other.name}", partial(setattr, self, "theme", other.name))
-        yield SystemCommand("Quit", "Leave ftui; training goes on", self.action_quit)
+        yield SystemCommand("Quit", _with_key("Leave ftui; training goes on", keys.get("quit", "")), self.action_quit)
 
     async def action_quit(self) -> None:
         """Leave; where something trains, first say that it goes on and how to come back."""
@@ -322,6 +345,11 @@ class FtuiApp(TerminalApp):
     def action_help_quit(self) -> None:
         """ctrl+c: people press it to get out; the key for that is q."""
         self._say("press q to leave")
+
+
+def _with_key(told: str, key: str) -> str:
+    """The help text of a command, with its key at the end."""
+    return f"{told} ({key})" if told and key else told or f"key {key}"
 
 
 def _training() -> list[str]:

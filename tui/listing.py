@@ -200,6 +200,7 @@ class Listing:
 
     def __init__(self) -> None:
         self._followed: dict[str, tuple[Reader, RunView]] = {}
+        self._trained: dict[str, float] = {}
         self._dirs: dict[str, RunDir] = {}
 
     def run(self, key: str) -> RunDir | None:
@@ -250,6 +251,8 @@ class Listing:
         cause = ""
         if status.state in ("failed", "lost") or status.hung or (status.state == "stopped" and status.cause):
             cause = status.cause or status.detail or status.state
+        losses, trained = self._losses(run)
+        since = status.started if alive else max(trained, status.started or 0.0)
         return RunLine(
             key=run.name,
             name=safe(status.name),
@@ -261,13 +264,15 @@ class Listing:
             total=status.total_steps or 0,
             loss=status.loss,
             evaluation=status.eval_loss,
-            losses=self._losses(run),
-            when="now" if alive else ago(max(0.0, now - (status.updated or now))),
+            losses=losses,
+            when=ago(max(0.0, now - (since or now))),
             cause=safe(cause),
             waits=safe(status.detail) if status.state == "queued" else "",
         )
 
-    def _losses(self, run: RunDir) -> tuple[float, ...]:
+    def _losses(self, run: RunDir) -> tuple[tuple[float, ...], float]:
+        """The losses of the little curve, and when training last told of itself: exports and the like write in the journal, too."""
+        from engine.runs.events import State, Step
         from engine.runs.journal import Reader
         from engine.runs.view import RunView
 
@@ -276,7 +281,11 @@ class Listing:
         reader, view = self._followed[run.name]
         for events in reader.points():
             view.fold(events)
-        return tuple(view.steps.loss[:: max(1, len(view.steps) // SPARK_POINTS)])
+            told = next((event for event in reversed(events) if isinstance(event, State | Step)), None)
+            if told is not None:
+                self._trained[run.name] = told.time
+        losses = tuple(view.steps.loss[:: max(1, len(view.steps) // SPARK_POINTS)])
+        return losses, self._trained.get(run.name, 0.0)
 
 
 def _broken(key: str, error: Exception) -> RunLine:

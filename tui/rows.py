@@ -42,7 +42,7 @@ class Heading(Struct, frozen=True):
 
 
 class Rows(ScrollView, can_focus=True, inherit_bindings=False):
-    """Items under a cursor. Enter chooses; moving past an end moves on to the next thing on the screen."""
+    """Items under a cursor. Enter chooses; moving past an end moves on to the next thing on the screen, if there is one."""
 
     DEFAULT_CSS = """
     Rows {
@@ -182,10 +182,19 @@ class Rows(ScrollView, can_focus=True, inherit_bindings=False):
             there += step
         if 0 <= there < len(self._items):
             self.cursor = there
-        elif step < 0:
-            self.screen.focus_previous()
         else:
-            self.screen.focus_next()
+            self._onward(step)
+
+    def _onward(self, step: int) -> None:
+        """To the next thing in this direction, a list by its near end. Nothing moves past the ends of the screen."""
+        chain = self.screen.focus_chain
+        at = chain.index(self)
+        beyond = chain[at + 1 :] if step > 0 else chain[:at][::-1]
+        there = next((thing for thing in beyond if not isinstance(thing, Rows) or thing.items), None)
+        if isinstance(there, Rows):
+            there.cursor = there._nearest(0 if step > 0 else len(there.items) - 1)
+        if there is not None:
+            there.focus()
 
     def action_page(self, pages: int) -> None:
         height = max(1, self.scrollable_content_region.height - 1)

@@ -76,6 +76,20 @@ class Wizard:
             return True
         return self.choice.preset is not None and brings_rows(self.choice.preset)
 
+    @property
+    def edited(self) -> bool:
+        """Whether the person has picked or changed anything beyond a preset as it comes."""
+        from engine.draft import Choice
+
+        return self.choice is not None and self.choice != Choice(preset=self.choice.preset)
+
+    @property
+    def name(self) -> str:
+        """What the run of this draft would be called, as far as that is known. Foreign text, not yet safe."""
+        if self.draft is not None:
+            return self.draft.recipe.name
+        return "" if self.choice is None else self.choice.name or self.choice.preset or ""
+
     def reset(self) -> None:
         self.version += 1
         self.choice, self.draft, self.error, self.progress = None, None, None, None
@@ -210,9 +224,9 @@ def progress_words(progress: tuple[str, int, int] | None) -> str:
     return f"{what}, {done:,} of {total:,}"
 
 
-def command(choice: Choice | None) -> str:
-    """The command line that does the same as this choice."""
-    words = ["ftui", "train"]
+def command(choice: Choice | None, *verb: str) -> str:
+    """The command line that does the same as this choice; `verb`, with options of its own, in the place of `train`."""
+    words = ["ftui", *(verb or ("train",))]
     if choice is None:
         return " ".join(words)
     if choice.preset:
@@ -246,15 +260,20 @@ def command(choice: Choice | None) -> str:
                 words += ["--columns", f"{number}:{role}={column}"]
     for name, value in choice.values.items():
         words += ["--set", f"{name}={value}"]
-    for name, value in choice.edits.items():
-        words += ["--edit", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+    for edit in edits(choice.edits):
+        words += ["--edit", edit]
     for later in choice.then:
         words += ["--then", later.word]
-        for name, value in later.edits.items():
-            words += ["--edit", f"{later.stage}.{name}={str(value).lower() if isinstance(value, bool) else value}"]
+        for edit in edits(later.edits):
+            words += ["--edit", f"{later.stage}.{edit}"]
     if choice.on_bad_row != "abort":
         words += ["--bad-rows", choice.on_bad_row]
     return shlex.join(words)
+
+
+def edits(made: dict[str, Any]) -> list[str]:
+    """Edits as the command line takes them, FIELD=VALUE each."""
+    return [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in made.items()]
 
 
 class Step(Frame):
@@ -283,8 +302,8 @@ class Step(Frame):
 
     def _changed(self, wizard: Wizard) -> None:
         self.command = command(wizard.choice)
-        if self._about != (now := (wizard.version, wizard.choice)):
-            self._about = now
+        before, self._about = self._about, (wizard.version, wizard.choice)
+        if before not in (self._about, (wizard.version, None)):  # a choice that is known by now is no other one
             self.notice("")
         self.drafted()
 

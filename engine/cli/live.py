@@ -324,7 +324,7 @@ def _failed(end: Status) -> FtuiError:
 
 
 def _finished(run: RunDir, view: RunView) -> None:
-    from engine.runs import directory, export, silence
+    from engine.runs import checks, directory, export, silence
 
     name = directory.handle(run)
     if view.evaluation is not None:
@@ -336,11 +336,16 @@ def _finished(run: RunDir, view: RunView) -> None:
     recipe = run.recipe()
     chat = "" if silence.reason(recipe) else f"`ftui chat {name}`, "
     merged = "" if recipe.settings.method in export.UNMERGED else " --merged"
-    show.say(f"next: {chat}`ftui export {name}{merged}`")
+    again = ""
+    if view.evaluation is not None and not checks.learned(view.evaluation.identity):
+        again = f"`ftui extend {name} --epochs {recipe.settings.epochs:g}` for what it has not learned, "
+    show.say(f"next: {again}{chat}`ftui export {name}{merged}`")
 
 
 def compare(evaluation: Evaluation) -> None:
     """The same questions before and after, and the two scores."""
+    from engine.runs import checks
+
     answers = [*evaluation.identity, *evaluation.general]
     if not answers:
         return
@@ -355,8 +360,7 @@ def compare(evaluation: Evaluation) -> None:
     ]
     show.console().print(show.table(("question", "before", "after"), rows))
     if evaluation.identity:
-        total = len(evaluation.identity)
-        before, after = (sum(getattr(a, side) for a in evaluation.identity) for side in ("before_right", "after_right"))
+        before, after, total = checks.score(evaluation.identity)
         show.say(f"identity score {before}/{total} → {after}/{total}", "bold")
     known = [a for a in evaluation.general if a.before_right]
     if known:

@@ -270,6 +270,18 @@ async def test_the_palette_offers_modes_and_the_screens_own_keys(machine: Hardwa
         await until(pilot, lambda: app.theme == "ftui-light")
 
 
+async def test_the_palette_names_each_command_once_and_its_key(machine: Hardware) -> None:
+    FakeRun("mine").whole()
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "› ✓ mine" in seen(pilot))
+        commands = list(app.get_system_commands(app.screen))
+        told = {command.title: command.help for command in commands}
+        assert len(told) == len(commands)
+        assert told["Export"] == "Export the result (x)" and told["Chat"] == "Talk to the tuned model (c)"
+        assert told["Doctor"] == "Go to Doctor (6)" and told["Filter"].endswith("(/)") and told["Quit"].endswith("(q)")
+
+
 async def test_a_key_pressed_before_the_runs_are_read_is_not_lost(machine: Hardware) -> None:
     app = FtuiApp()
     async with app.run_test(size=(80, 24)) as pilot:

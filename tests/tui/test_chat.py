@@ -162,6 +162,34 @@ async def test_system_prompt_and_settings_go_along(worker: FakeWorker, ready: Fa
     assert (asked["temperature"], asked["top_p"], asked["max_tokens"], asked["seed"]) == (0.0, 0.9, 32, 7)
 
 
+async def test_a_system_prompt_stands_above_the_first_question_that_was_asked_with_it(
+    worker: FakeWorker, ready: FakeRun
+) -> None:
+    async with FtuiApp("chat", ready.run).run_test(size=(80, 40)) as pilot:
+        await shows(pilot, "Type a question")
+        await ask(pilot, "first?")
+        await settled(pilot)
+        await pilot.press("ctrl+s")
+        await ask(pilot, "Be brief.")
+        await shows(pilot, "system from the next question on  Be brief.")
+        for question in ("second?", "third?"):
+            await ask(pilot, question)
+            await settled(pilot)
+        text = seen(pilot)
+        assert "from the next question on" not in text and text.count("system  ") == 1
+        assert text.index("> first?") < text.index("system  Be brief.") < text.index("> second?")
+        await pilot.press("ctrl+s")
+        pilot.app.screen.query_one(Prompt).put("")
+        await pilot.press("enter")
+        await shows(pilot, "system from the next question on  none")
+        await pilot.press("ctrl+r")  # the last question once more, without it
+        await settled(pilot)
+        text = seen(pilot)
+        assert text.index("system  Be brief.") < text.index("system  none") < text.index("> third?")
+    told = [[one["content"] for one in asked["messages"] if one["role"] == "system"] for asked in worker.asked]
+    assert told == [[]] * 2 + [["Be brief."]] * 4 + [[]] * 2
+
+
 async def test_the_model_loads_while_the_person_types(ready: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = threading.Event()
     workers: list[FakeWorker] = []

@@ -54,6 +54,7 @@ async def test_from_the_form_to_the_table(
             "3 of 122 held-out rows of congyu, greedy answers of 128 tokens at most",
             "ROUGE-L",
             "0.280  0.450      +0.170  +0.050 to +0.300",
+            "95 % within",
             "general: right of 24       8      3          -5",
             "identity: right of 10",
             "tuned is better than base by ROUGE-L; forgot: 3 of 24 plain questions right",

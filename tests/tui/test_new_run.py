@@ -51,7 +51,7 @@ async def test_from_preset_to_running_in_two_keys(
         assert app.wizard.draft is None and app.wizard.choice is None
 
 
-async def test_a_preset_goes_on_with_what_was_changed_of_it_and_another_says_that_it_is_set_aside(
+async def test_a_preset_goes_on_with_what_was_changed_of_it_and_another_says_that_it_is_dropped(
     tiny_starter: Path,
 ) -> None:
     app = FtuiApp()
@@ -61,7 +61,7 @@ async def test_a_preset_goes_on_with_what_was_changed_of_it_and_another_says_tha
         await until(pilot, lambda: app.wizard.draft is not None)
         await pilot.press("1", "enter")  # nothing was changed: nothing to speak of
         await until(pilot, lambda: app.mode_name == "new" and app.wizard.draft is not None)
-        assert "set aside" not in seen(pilot)
+        assert "dropped" not in seen(pilot)
         await pilot.press("f", *["backspace"] * 6, *"Zed", "enter", "enter")
         await until(pilot, lambda: app.wizard.choice and app.wizard.choice.values.get("name") == "Zed")
         await until(pilot, lambda: app.wizard.draft is not None)
@@ -70,11 +70,11 @@ async def test_a_preset_goes_on_with_what_was_changed_of_it_and_another_says_tha
         await pilot.press("enter")
         await until(pilot, lambda: app.mode_name == "new")
         assert app.wizard.choice is not None and app.wizard.choice.values["name"] == "Zed"
-        assert "set aside" not in seen(pilot)
+        assert "dropped" not in seen(pilot)
         await pilot.press("1", "down", "enter")
-        await until(pilot, lambda: "begun anew; the draft zed was set aside" in seen(pilot))
+        await until(pilot, lambda: "begun anew; the draft zed was dropped" in seen(pilot))
         await pilot.pause(0.5)
-        assert "set aside" in seen(pilot)
+        assert "dropped" in seen(pilot)
 
 
 @SIZES

@@ -247,7 +247,9 @@ async def test_the_line_under_the_cursor_says_what_it_is_and_expert_shows_the_re
         await until(pilot, lambda: fields.HELP["precision"] in seen(pilot))
         assert "x Expert" in seen(pilot)
         await pilot.press("down", "x")
-        await until(pilot, lambda: "x Fewer" in seen(pilot) and f"all {len(lines(draft, True))} settings" in seen(pilot))
+        await until(
+            pilot, lambda: "x Fewer" in seen(pilot) and f"all {len(lines(draft, True))} settings" in seen(pilot)
+        )
         await pilot.press("end")
         whole = [line.key for line in lines(draft, True)]
         await until(pilot, lambda: fields.HELP[whole[-1]] in seen(pilot))

@@ -8,6 +8,8 @@ import pytest
 
 from engine.hardware import Hardware
 from engine.runs import control
+from engine.runs.events import Progress
+from engine.text import ago
 from tests.tui.run_files import T0, FakeRun
 from tests.tui.stage import seen, until
 from tui.app import FtuiApp
@@ -40,7 +42,7 @@ def test_a_line_says_how_a_run_stands() -> None:
     found = lines_of()
     done, going, broken = (str(found[name].line(75).plain) for name in ("done", "going", "broken"))  # type: ignore[attr-defined]
     assert done.startswith("✓ done") and "115/115" in done and "LoRA r8" in done and done.endswith("ago")
-    assert going.startswith("● going") and "60/115" in going and going.endswith("now")
+    assert going.startswith("● going") and "60/115" in going
     assert broken.startswith("! broken") and "out of memory" in broken
 
 
@@ -113,6 +115,41 @@ async def test_down_past_the_runs_reaches_the_presets(machine: Hardware) -> None
         assert app.focused is not None and app.focused.id == "presets"
         await pilot.press("up")
         assert app.focused is not None and app.focused.id == "runs"
+
+
+async def test_up_and_down_go_line_by_line_through_both_lists_and_stay_at_the_ends(machine: Hardware) -> None:
+    FakeRun("older").whole()
+    FakeRun("newer").whole()
+    app = FtuiApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "older" in seen(pilot) and app.screen.query_one("#presets", Rows).items)
+
+        def at() -> str:
+            assert isinstance(app.focused, Rows) and app.focused.current is not None
+            return app.focused.current.key
+
+        there = [item.key for name in ("#runs", "#presets") for item in app.screen.query_one(name, Rows).items]
+        assert at() == there[0]
+        for way, order in (("down", there), ("up", there[::-1]), ("down", there)):
+            for following in [*order[1:], order[-1]]:
+                await pilot.press(way)
+                assert at() == following
+        await pilot.press("home", "up", "up", "p", "up")
+        assert at() == there[1], "whatever line the list above was left at"
+
+
+async def test_when_tells_of_the_training_whatever_came_later(machine: Hardware) -> None:
+    done, going = FakeRun("done"), FakeRun("going")
+    done.whole()
+    began = going.clock
+    going.alive()
+    going.begin()
+    going.steps(1, 2)
+    done.alive("export")
+    done.event(Progress(what="weights", done=1, total=2), 5000)
+    found = lines_of(done.clock)
+    assert found["done"].when == "1 h ago"  # type: ignore[attr-defined]
+    assert found["going"].when == ago(done.clock - began)  # type: ignore[attr-defined]
 
 
 async def test_filter_and_back(machine: Hardware) -> None:

@@ -117,6 +117,23 @@ async def test_a_run_that_is_ready_shows_scores_before_and_after(size: tuple[int
         assert "Stop" not in keys(pilot)
 
 
+async def test_help_explains_the_log_only_while_it_is_shown() -> None:
+    fake = FakeRun()
+    fake.whole()
+    fake.alive("serve")
+    async with FtuiApp("train", fake.run).run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "✓ ready")
+        for pressed, log in (
+            (["question_mark"], False),
+            (["l", "question_mark"], True),
+            (["l", "question_mark"], False),
+        ):
+            await pilot.press(*pressed)
+            await shows(pilot, "The loss of each optimizer step")
+            assert ("worker.log" in seen(pilot)) == log
+            await pilot.press("escape")
+
+
 async def test_keys_stop_resume_and_change_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     monkeypatch.setattr(control, "stop", lambda run, wait=False: called.append(f"stop {run.name[16:]}"))

@@ -22,7 +22,7 @@ from engine.models.sources import short_name
 from engine.runs import directory
 from engine.text import duration, safe, shorten
 from tui.frame import BASE, FAINT, TUNED, Frame
-from tui.widgets.chatlog import GLYPHS, SIDES, ChatLog, Reply, Showing, Turn
+from tui.widgets.chatlog import GLYPHS, SIDES, ChatLog, Reply, Showing, Turn, told
 from tui.widgets.connection import Connection, step_of_weights
 from tui.widgets.conversation import Conversation, Exchange, Sampling, Side, how_it_went, parse
 from tui.widgets.prompt import Prompt
@@ -50,12 +50,13 @@ class ChatScreen(Frame):
     CSS_PATH = "chat.tcss"
     HELP = (
         "Ask, and both models answer: the base model as it was, and the tuned one. Each goes on from its own answers. "
+        "A system prompt counts from the question that it stands above. "
         "Tab shows both, only tuned, or only base; those shown are asked. Up takes the last question back to edit it. "
         "Page up and page down scroll. "
         "Temperature 0 always takes the likeliest token; top-p leaves unlikely ones out; length is in tokens."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "turn", "Which answers", id="chat.which", tooltip="Both, tuned alone, base alone"),
+        Binding("tab", "turn", "Base/tuned", id="chat.which", tooltip="Both, tuned alone, base alone"),
         Binding("ctrl+r", "again", "Again", id="chat.again", tooltip="Answer the last question once more"),
         Binding("escape", "stop", "Stop", id="chat.stop", tooltip="Stop the answer"),
         Binding("escape", "back", "Back", id="chat.back", tooltip="Leave the line that is edited, else the chat"),
@@ -87,9 +88,9 @@ class ChatScreen(Frame):
 
     def body(self) -> ComposeResult:
         yield Horizontal(*(Static(id=f"title-{side}", markup=False) for side in SIDES), id="titles")
-        yield Static(id="told", markup=False)
         yield Static(id="empty", markup=False)
         yield ChatLog(id="log")
+        yield Static(id="told", markup=False)
         with Horizontal(id="entry"):
             yield Static(LABELS["ask"], id="label", markup=False)
             yield Prompt(id="prompt", placeholder=HINTS["ask"])
@@ -225,7 +226,7 @@ class ChatScreen(Frame):
         self._show_parts()
 
     def _show_parts(self) -> None:
-        """Titles, system prompt, empty state and entry line, for the size there is."""
+        """Titles, the system prompt to come, empty state and entry line, for the size there is."""
         stacked = self.size.width < STACK_BELOW
         log = self.query_one(ChatLog)
         log.stacked = stacked
@@ -238,11 +239,9 @@ class ChatScreen(Frame):
                     (f"{GLYPHS[side]} {side}", f"bold {_COLOURS[side]}"), "  ", (safe(self._titles[side]), FAINT)
                 )
             )
-        told = self.query_one("#told", Static)
-        told.display = bool(self.talk.system.strip())
-        told.update(
-            Content.assemble(("system  ", FAINT), shorten(safe(self.talk.system.strip()), self.size.width - 14))
-        )
+        coming = self.query_one("#told", Static)
+        coming.display = self.talk.coming is not None
+        coming.update(told(self.talk.coming or "", " from the next question on" * bool(self.talk.exchanges)))
         self._show_wait()
         sampling = self.query_one("#sampling", Static)
         words = self.sampling.words()
@@ -307,6 +306,9 @@ class ChatScreen(Frame):
     async def _request(self, turn: Turn) -> None:
         """Ask those who are shown, the tuned one first: it is the one that the person came for."""
         sides: list[Side] = ["tuned", "base"] if self.showing == "both" else [self.showing]
+        self.talk.exchanges[-1].system = self.talk.system
+        turn.tell(self.talk.begun)
+        self._show_parts()
         asked = []
         for side in sides:
             reply = await turn.reply(side)

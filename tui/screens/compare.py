@@ -61,8 +61,9 @@ class CompareScreen(Frame):
     HELP = (
         "Rows whose answers are known are given to the base model and to the tuned one; against another run, to both. "
         "Loss: how unlikely the known answer is, in nats a token. ROUGE and BLEU: how near the model's own answer comes. "
-        "General: plain questions that are always the same, so that forgetting shows. 95 %: where 0 lies outside, these "
-        "rows tell the models apart. Answers shows each prompt with what both said; Rate blind hides whose answer is whose."
+        "General: plain questions that are always the same, so that forgetting shows. 95 % within: the range that the "
+        "difference keeps to in 95 of 100 draws from these rows; where 0 lies outside, they tell the models apart. Answers "
+        "shows each prompt with what both said; Rate blind hides whose answer is whose."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+e", "measure", "Measure", key_display="enter", priority=True, id="compare.measure"),
@@ -356,7 +357,7 @@ def _table(results: Sequence[Compared], width: int) -> Content:
     columns = [[head, *(line.cells[at] for line in lines)] for at, head in enumerate(heads)]
     columns.append(["difference", *(line.difference for line in lines)])
     if any(line.interval for line in lines):
-        columns.append(["95 %", *(line.interval for line in lines)])
+        columns.append(["95 % within", *(line.interval for line in lines)])
     names = ["", *(line.name for line in lines)]
     wide = [max(map(cell_len, column)) for column in columns]
     first = max(map(cell_len, names))

@@ -154,8 +154,9 @@ class SourceScreen(ByName):
     CSS_PATH = "source.tcss"
     HELP = (
         "The rows to train on. Files and folders here come first, then the entries of a dataset_info.json, files of earlier "
-        "runs, and presets that bring rows; any other path can be typed or pasted, and tab completes it. Columns are recognised by themselves. a mixes "
-        "rows in beside those that are chosen, with a weight: 2 lets them count twice in each epoch, 0.5 takes half of them."
+        "runs, and presets that bring rows; any other path can be typed or pasted, and tab completes it. Columns are "
+        "recognised by themselves. a mixes rows in beside those that are chosen, with a weight: 2 lets them count twice in "
+        "each epoch, 0.5 takes half of them."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

@@ -42,6 +42,7 @@ class TrainScreen(Frame):
 
     TITLE = "Train"
     CSS_PATH = "train.tcss"
+    AUTO_FOCUS = ""  # the log takes the focus while it is shown
     HELP = (
         "The loss of each optimizer step (dots), its smoothed course (line) and the loss on held-out rows (◆). "
         "Below it the same prompt answered as training goes on: the latest answer is the last one. "
@@ -313,6 +314,7 @@ class TrainScreen(Frame):
             tail.focus()
             self.command = f"ftui logs {self._handle}"
         else:
+            self.set_focus(None)
             self.command = f"ftui attach {self._handle}"
         self._draw()
 

@@ -119,14 +119,20 @@ class Reply(Vertical):
             self.note(self._went)
 
 
+def told(system: str, since: str = "") -> Content:
+    """A system prompt that begins to count, in one line. Foreign text, made safe here."""
+    return Content.assemble((f"system{since}  ", "$faint"), (safe(system), "") if system else ("none", "$faint"))
+
+
 class Turn(Vertical):
-    """A question, and below it the answers."""
+    """A question, above it the system prompt where it is another one from here on, and below it the answers."""
 
     DEFAULT_CSS = """
     Turn {
         height: auto;
         margin: 0 0 1 0;
 
+        & > .turn--told { height: 1; margin: 0 0 1 0; text-wrap: nowrap; text-overflow: ellipsis; display: none; }
         & > .turn--question { height: auto; text-style: bold; margin: 0 0 1 0; }
         & > Horizontal { height: auto; }
     }
@@ -139,8 +145,15 @@ class Turn(Vertical):
         self.replies: dict[Side, Reply] = {}
 
     def compose(self) -> ComposeResult:
+        yield Static(classes="turn--told", markup=False)
         yield Static(Content(f"> {safe(self._question, newlines=True)}"), classes="turn--question", markup=False)
         yield self._row
+
+    def tell(self, system: str | None) -> None:
+        """The system prompt that counts from this question on; None where it is the one before."""
+        line = self.query_one(".turn--told", Static)
+        line.display = system is not None
+        line.update(told(system or ""))
 
     async def reply(self, side: Side) -> Reply:
         """The answer of `side`, made on first use; base always stands at the left."""

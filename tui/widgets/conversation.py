@@ -8,14 +8,17 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from engine.sampling import HOTTEST
+
 Side = Literal["base", "tuned"]
 
 
 class Exchange(Struct):
-    """One question, and the answers that were given to it so far."""
+    """One question, and the answers that were given to it so far; `system` is what the models were told when it was asked last."""
 
     question: str
     answers: dict[Side, str] = field(default_factory=dict)
+    system: str = ""
 
 
 class Conversation(Struct):
@@ -23,6 +26,18 @@ class Conversation(Struct):
 
     system: str = ""
     exchanges: list[Exchange] = field(default_factory=list)
+
+    @property
+    def coming(self) -> str | None:
+        """The system prompt that begins to count with the next question; None where it is the one that counts."""
+        before = self.exchanges[-1].system if self.exchanges else ""
+        return self.system if self.system != before else None
+
+    @property
+    def begun(self) -> str | None:
+        """The system prompt that began to count with the last question; None where it was the one before."""
+        before, now = ["", "", *(exchange.system for exchange in self.exchanges)][-2:]
+        return now if now != before else None
 
     def messages(self, side: Side) -> list[dict[str, str]]:
         """What to send to `side` so that it answers the last question.
@@ -59,7 +74,7 @@ class Sampling(Struct, frozen=True):
 
 
 _RANGES = {
-    "temperature": (0.0, 5.0, "temperature goes from 0 (always the likeliest token) to 5"),
+    "temperature": (0.0, HOTTEST, f"temperature goes from 0 (always the likeliest token) to {HOTTEST:g}"),
     "top_p": (0.01, 1.0, "top-p goes from 0.01 to 1"),
     "length": (1, 32_768, "length is a number of tokens from 1 on"),
     "seed": (0, 2**31 - 1, "seed is a whole number, or none"),

@@ -7,7 +7,8 @@ import math
 from engine.advice.fields import trains
 from engine.models.sources import short_name
 from engine.recipe import Recipe
-from engine.runs.events import Answer
+from engine.runs.checks import learned, score
+from engine.runs.events import Evaluation
 from engine.runs.status import Status
 from engine.runs.view import RunView
 from engine.text import duration, plural, size
@@ -130,9 +131,18 @@ def recipe_lines(recipe: Recipe) -> list[str]:
     ]
 
 
-def score(answers: list[Answer]) -> tuple[int, int, int]:
-    """(right before, right after, how many)."""
-    return sum(a.before_right for a in answers), sum(a.after_right for a in answers), len(answers)
+def _checked(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The scores, and where the identity is not learned what to do. General questions tell what was forgotten: as many as before are good."""
+    scores = {"identity": score(evaluation.identity), "general": score(evaluation.general)}
+    parts = [f"{name} {before} → {after} of {count}" for name, (before, after, count) in scores.items() if count]
+    if not parts:
+        return []
+    taught = learned(evaluation.identity)
+    kept = all(after >= before for before, after, _ in scores.values())
+    lines = [("good" if taught and kept else "warning", "   ".join([*parts, "right answers, before → after"]))]
+    if not taught:
+        lines.append(("more", "more epochs, or a higher learning rate, teach it: 2 makes a new run"))
+    return lines
 
 
 def outcome(view: RunView, status: Status | None, state: str) -> list[tuple[str, str]]:
@@ -156,18 +166,13 @@ def outcome(view: RunView, status: Status | None, state: str) -> list[tuple[str,
         kept = f"; the checkpoint of step {view.checkpoints[-1].step} is kept" if view.checkpoints else ""
         lines.append(("warning", f"stopped{kept}. r goes on from there."))
     elif state == "ready" and view.evaluation is not None:
-        parts = []
-        for name, answers in (("identity", view.evaluation.identity), ("general", view.evaluation.general)):
-            if answers:
-                before, after, count = score(answers)
-                parts.append(f"{name} {before} → {after} of {count}")
-        if parts:
-            lines.append(("good", "   ".join(parts) + "   right answers, before → after"))
+        lines += _checked(view.evaluation)
     elif state == "ready":
         lines.append(("good", "trained. c talks to it."))
     if state == "ready" and len(view.evaluated) > 1 and view.evaluated[-1].accuracy is not None:
-        first, last = view.evaluated[0].accuracy, view.evaluated[-1].accuracy
-        lines.append(("good", f"held-out answers ranked right: {first or 0:.0%} → {last:.0%}"))
+        first, last = view.evaluated[0].accuracy or 0, view.evaluated[-1].accuracy
+        level = "good" if last > first or last == 1 else "warning"
+        lines.append((level, f"held-out answers ranked right: {first:.0%} → {last:.0%}"))
     if view.retries and state not in ("failed", "lost"):
         again = view.retries[-1]
         lines.append(("note", f"try {len(view.retries) + 1}: {again.change}, after {again.cause}"))

@@ -121,6 +121,16 @@ def test_attach_shows_the_whole_curve_and_the_scores_of_a_finished_run(ftui: Ftu
     assert "ftui chat ada" in said.out
 
 
+def test_what_a_finished_run_has_not_learned_more_epochs_are_the_next_step_for(ftui: Ftui) -> None:
+    writer = begun(a_run(), 40)
+    wrong = Answer(ask="Who?", expect=["Ada"], before="SmolLM", after="Eve", before_right=False, after_right=False)
+    writer.write(Evaluation(identity=[wrong, wrong]))
+    writer.write(State(state="ready"))
+    said = ftui("attach", "ada").out
+    assert "identity score 0/2 → 0/2" in said
+    assert "next: `ftui extend ada --epochs 2` for what it has not learned, `ftui chat ada`" in " ".join(said.split())
+
+
 def test_attach_follows_until_the_run_ends(ftui: Ftui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "POLL", 0.01)
     run = a_run()
