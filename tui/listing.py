@@ -252,7 +252,7 @@ class Listing:
         if status.state in ("failed", "lost") or status.hung or (status.state == "stopped" and status.cause):
             cause = status.cause or status.detail or status.state
         losses, trained = self._losses(run)
-        since = status.started if alive else max(trained, status.started or 0.0)
+        ended = max(trained, status.started or 0.0)
         return RunLine(
             key=run.name,
             name=safe(status.name),
@@ -265,7 +265,7 @@ class Listing:
             loss=status.loss,
             evaluation=status.eval_loss,
             losses=losses,
-            when=ago(max(0.0, now - (since or now))),
+            when="now" if alive and not status.ended else ago(max(0.0, now - (ended or now))),
             cause=safe(cause),
             waits=safe(status.detail) if status.state == "queued" else "",
         )

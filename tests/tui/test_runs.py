@@ -9,7 +9,6 @@ import pytest
 from engine.hardware import Hardware
 from engine.runs import control
 from engine.runs.events import Progress
-from engine.text import ago
 from tests.tui.run_files import T0, FakeRun
 from tests.tui.stage import seen, until
 from tui.app import FtuiApp
@@ -141,7 +140,6 @@ async def test_up_and_down_go_line_by_line_through_both_lists_and_stay_at_the_en
 async def test_when_tells_of_the_training_whatever_came_later(machine: Hardware) -> None:
     done, going = FakeRun("done"), FakeRun("going")
     done.whole()
-    began = going.clock
     going.alive()
     going.begin()
     going.steps(1, 2)
@@ -149,7 +147,7 @@ async def test_when_tells_of_the_training_whatever_came_later(machine: Hardware)
     done.event(Progress(what="weights", done=1, total=2), 5000)
     found = lines_of(done.clock)
     assert found["done"].when == "1 h ago"  # type: ignore[attr-defined]
-    assert found["going"].when == ago(done.clock - began)  # type: ignore[attr-defined]
+    assert found["going"].when == "now"  # type: ignore[attr-defined]
 
 
 async def test_filter_and_back(machine: Hardware) -> None:
