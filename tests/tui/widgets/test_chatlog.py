@@ -177,14 +177,13 @@ async def test_who_scrolls_is_not_followed_until_back_or_the_next_question() -> 
         log = app.query_one(ChatLog)
         await log.ask("first")
         reply = await said(log, "tuned", 30)
-        await pilot.pause(0.1)
+        await until(pilot, lambda: log.max_scroll_y > 0 and log.scroll_y == log._place)
         followed = log.scroll_y
 
         async def at_after_more() -> float:
             before = log.max_scroll_y
             await reply.write("more\n\n")
-            await pilot.pause(0.1)
-            assert log.max_scroll_y > before
+            await until(pilot, lambda: log.max_scroll_y > before)
             return log.scroll_y
 
         log.scroll_relative(y=-5, animate=False)
