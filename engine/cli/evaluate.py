@@ -111,7 +111,7 @@ def _tell(results: Sequence[Compared]) -> None:
         show.say(scoreboard.basis(first))
     lines = scoreboard.table(results)
     spans = any(line.interval for line in lines)
-    columns = ["", *scoreboard.heads(results), "difference", *(["95 %"] if spans else [])]
+    columns = ["", *scoreboard.heads(results), "difference", *(["95 % within"] if spans else [])]
     rows = [[line.name, *line.cells, line.difference, *([line.interval] if spans else [])] for line in lines]
     show.console().print(show.table(columns, rows, right=columns[1:]))
     for line in filter(None, [scoreboard.verdict(results), *_rated(results)]):

@@ -279,7 +279,7 @@ def _scores(compared: Compared) -> Iterator[str]:
         yield f"{_plain(scoreboard.basis(compared.found))}:"
     else:
         yield f"{_plain(scoreboard.noted_where(results))}:"
-    head = ("measure", *scoreboard.heads(results), "difference", "95 %")
+    head = ("measure", *scoreboard.heads(results), "difference", "95 % within")
     yield _table(head, [(line.name, *line.cells, line.difference, line.interval) for line in lines])
     said = [scoreboard.verdict(results), *scoreboard.remarks(results)]
     if compared.found is not None:
