@@ -20,8 +20,8 @@ from tui.widgets.markdown import ForeignMarkdown, made_safe
 Showing = Literal["both", "base", "tuned"]
 SIDES: tuple[Side, ...] = ("base", "tuned")
 GLYPHS: dict[Side, str] = {"base": "○", "tuned": "●"}
-# Seconds between two drawings of an answer that comes in. Drawn piece by piece, 256 tokens take two seconds of a core, which a
-# model that is read on a processor lacks.
+# Seconds between two drawings of an answer that comes in. What drawing takes, a model that is read on a processor lacks
+# (docs/performance.md).
 PACE = 0.1
 
 
