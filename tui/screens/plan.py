@@ -155,14 +155,16 @@ class PlanScreen(Step):
         self.go("review")
 
     def action_expert(self) -> None:
-        self._everything = True
-        self.drafted()
-        self.notice(f"all {len(self.query_one('#plan', Rows).items)} settings", seconds=4)
+        self._show_settings(everything=True)
 
     def action_fewer(self) -> None:
-        self._everything = False
+        self._show_settings(everything=False)
+
+    def _show_settings(self, everything: bool) -> None:
+        self._everything = everything
         self.drafted()
-        self.notice(f"the first {len(self.query_one('#plan', Rows).items)} settings", seconds=4)
+        count = sum(isinstance(item, AdviceLine) for item in self.query_one("#plan", Rows).items)
+        self.notice(f"{'all' if everything else 'the first'} {count} settings", seconds=4)
 
     def action_edit(self) -> None:
         advice, draft = self.advice, self.wizard.draft
